@@ -1,0 +1,9 @@
+//! Coordinator of Holdfast: the S3 endpoint, metadata, the object path, repair and the administration API.
+//!
+//! Pure modules decide; everything that touches a socket, a disk or a clock says so at its head.
+#![recursion_limit = "256"]
+
+pub mod layout;
+pub mod metadata;
+pub mod object_path;
+pub mod s3;

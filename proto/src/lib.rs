@@ -1,0 +1,16 @@
+//! Whatever of Holdfast crosses a wire or a restart: ids, the shard header, the manifest, the trait a coordinator
+//! talks to storage nodes through, and the messages of the administration API.
+//!
+//! Pure encode and decode. No IO, no clock, no randomness, and no dependency on another crate of the workspace.
+
+pub mod admin;
+pub mod cell_buffer;
+pub mod error_kind;
+pub mod ids;
+pub mod manifest;
+pub mod node;
+pub mod pg_table;
+pub mod shard_header;
+
+pub use error_kind::ErrorKind;
+pub use ids::{BackendId, BucketId, ClusterId, Epoch, PgId, SegmentId, ShardId, Slot, VersionId};
