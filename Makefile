@@ -1,0 +1,56 @@
+# Holdfast: `make run` starts a working store, `make test` is what CI runs. README.md says more.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+BIN := $(TARGET)/debug
+DATA ?= $(CURDIR)/data
+S3_LISTEN ?= 127.0.0.1:9000
+ADMIN_LISTEN ?= 127.0.0.1:9001
+export HOLDFAST_BIN := $(BIN)/holdfast
+export HOLDFAST_BENCH_BIN := $(BIN)/holdfast-bench
+export HOLDFAST_CLIENTS := $(TARGET)/clients
+
+.PHONY: help setup setup-clients build run test format clippy unit e2e bench bench-s3 demo clean-data
+
+help:
+	@echo "make run         set up, build, start a store on this machine (data in ./data), print endpoint and keys"
+	@echo "make test        format, clippy, unit, property and end-to-end tests with real S3 clients: what CI runs"
+	@echo "make demo        1 GiB of real files in, two disks lost, repaired, two others lost, files back and compared"
+	@echo "make bench-s3    our store and the peers that are running, interleaved, with ratios (docs/benchmarks.md)"
+
+setup:
+	@scripts/setup build
+
+setup-clients:
+	@scripts/setup clients "$(HOLDFAST_CLIENTS)"
+
+build: setup
+	cargo build --workspace --bins
+
+run: build
+	@exec "$(BIN)/holdfast" server --data-dir "$(DATA)" --s3-listen "$(S3_LISTEN)" --admin-listen "$(ADMIN_LISTEN)"
+
+test: format clippy unit e2e
+
+format: setup
+	cargo fmt --all --check
+
+clippy: setup
+	cargo clippy --workspace --all-targets -- -D warnings
+
+unit: setup
+	cargo test --workspace --exclude holdfast-tests
+
+e2e: build setup-clients
+	cargo test -p holdfast-tests -- --test-threads=2
+
+demo: build setup-clients
+	scripts/demo
+
+bench: bench-s3
+
+bench-s3: build
+	bench/compare
+
+clean-data:
+	rm -rf "$(DATA)"
