@@ -1,0 +1,174 @@
+//! `apply`, pure: a view of the state and one command give a reply and a batch. The same commands on the same state
+//! give the same bytes on every replica, for ever.
+//!
+//! Retries: a command that was applied before (same version id, same upload) is answered as it was then.
+
+mod objects;
+mod root;
+mod uploads;
+
+use super::api::MetadataError;
+use super::command::{ApplyResult, Command, Kind, Reply};
+use super::keys;
+use super::kv::{Batch, Family, KvError, KvResult, KvView, Scan};
+use holdfast_proto::manifest::{ObjectVersion, Segment};
+use holdfast_proto::{BucketId, VersionId};
+use prost::Message;
+
+pub(super) use objects::{find_version, load_inline, segment_record};
+pub(super) use root::{bucket_rows, cluster_map_row, key_rows};
+pub(super) use uploads::{list_parts, load_upload};
+
+/// Applies one command to the state that `view` shows. An error in the outer result means the state cannot be read;
+/// a refusal is an inner one and leaves the batch empty.
+pub(super) fn apply<V: KvView>(view: &V, range: u32, command: &Command) -> KvResult<(ApplyResult, Batch)> {
+    let mut apply = Apply { view, range, batch: Batch::default(), next_garbage: None };
+    let result = apply.run(command);
+    match result {
+        Ok(reply) => Ok((Ok(reply), apply.batch)),
+        Err(Refusal::State(error)) => Err(error),
+        Err(Refusal::Caller(error)) => Ok((Err(error), Batch::default())),
+    }
+}
+
+/// Why a command was not carried out: its caller's fault, or the state cannot be read.
+enum Refusal {
+    Caller(MetadataError),
+    State(KvError),
+}
+
+impl From<KvError> for Refusal {
+    fn from(error: KvError) -> Self {
+        Self::State(error)
+    }
+}
+
+impl From<MetadataError> for Refusal {
+    fn from(error: MetadataError) -> Self {
+        Self::Caller(error)
+    }
+}
+
+type Step<T> = Result<T, Refusal>;
+
+/// One command at work.
+struct Apply<'a, V> {
+    view: &'a V,
+    range: u32,
+    batch: Batch,
+    next_garbage: Option<u64>,
+}
+
+impl<V: KvView> Apply<'_, V> {
+    fn run(&mut self, command: &Command) -> Step<Reply> {
+        match &command.kind {
+            None => Err(invalid("a command of a kind this build does not know")),
+            Some(Kind::MapSet(c)) => self.map_set(c),
+            Some(Kind::KeyCreate(c)) => self.key_create(c),
+            Some(Kind::KeyDelete(c)) => self.key_delete(c),
+            Some(Kind::BucketCreate(c)) => self.bucket_create(c),
+            Some(Kind::BucketFence(c)) => self.bucket_fence(c),
+            Some(Kind::BucketRemove(c)) => self.bucket_remove(c),
+            Some(Kind::BucketVersioning(c)) => self.bucket_versioning(c),
+            Some(Kind::BucketTags(c)) => self.bucket_tags(c),
+            Some(Kind::Put(c)) => self.put(c),
+            Some(Kind::Delete(c)) => self.delete(c),
+            Some(Kind::SetTags(c)) => self.set_tags(c),
+            Some(Kind::UploadCreate(c)) => self.upload_create(c),
+            Some(Kind::PartPut(c)) => self.part_put(c),
+            Some(Kind::UploadComplete(c)) => self.upload_complete(c),
+            Some(Kind::UploadAbort(c)) => self.upload_abort(c),
+            Some(Kind::GarbageDone(c)) => self.garbage_done(&c.sequences),
+            Some(Kind::SegmentDurable(c)) => self.segment_durable(c),
+            Some(Kind::RangeFence(c)) => self.range_fence(BucketId(c.bucket), c.on),
+        }
+    }
+
+    /// Queues segments to be freed and drops them from the reverse index.
+    fn free_segments(&mut self, segments: &[Segment]) -> Step<()> {
+        for segment in segments {
+            let sequence = self.take_garbage_sequence()?;
+            self.batch.put(Family::Garbage, keys::garbage(self.range, sequence), segment.encode_to_vec());
+            self.batch.delete(Family::Segments, keys::segment(segment.segment_id()));
+        }
+        Ok(())
+    }
+
+    fn take_garbage_sequence(&mut self) -> Step<u64> {
+        let row = keys::group_row(self.range, "garbage");
+        let sequence = match self.next_garbage {
+            Some(next) => next,
+            None => read_u64(self.view.get(Family::Groups, &row)?),
+        };
+        self.next_garbage = Some(sequence + 1);
+        self.batch.put(Family::Groups, row, (sequence + 1).to_be_bytes().to_vec());
+        Ok(sequence)
+    }
+
+    fn garbage_done(&mut self, sequences: &[u64]) -> Step<Reply> {
+        for &sequence in sequences {
+            self.batch.delete(Family::Garbage, keys::garbage(self.range, sequence));
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Refuses writes to a bucket that is being deleted.
+    fn check_fence(&self, bucket: BucketId) -> Step<()> {
+        match self.view.get(Family::Groups, &keys::fence(self.range, bucket))? {
+            None => Ok(()),
+            Some(_) => Err(MetadataError::NoSuchBucket { bucket: bucket.to_string() }.into()),
+        }
+    }
+
+    fn range_fence(&mut self, bucket: BucketId, on: bool) -> Step<Reply> {
+        let row = keys::fence(self.range, bucket);
+        if on {
+            self.batch.put(Family::Groups, row, vec![1]);
+        } else {
+            self.batch.delete(Family::Groups, row);
+        }
+        let prefix = keys::bucket_prefix(bucket);
+        for family in [Family::Objects, Family::Versions, Family::Uploads] {
+            if has_prefix(self.view, family, &prefix)? {
+                return Ok(Reply::Empty(false));
+            }
+        }
+        Ok(Reply::Empty(true))
+    }
+}
+
+fn invalid(reason: impl Into<String>) -> Refusal {
+    MetadataError::Invalid { reason: reason.into() }.into()
+}
+
+/// Whether any key begins so.
+pub(super) fn has_prefix<V: KvView>(view: &V, family: Family, prefix: &[u8]) -> KvResult<bool> {
+    let mut found = false;
+    view.scan(family, prefix, &mut |key, _, _| {
+        found = key.starts_with(prefix);
+        Ok(Scan::Stop)
+    })?;
+    Ok(found)
+}
+
+fn read_u64(value: Option<Vec<u8>>) -> u64 {
+    value.and_then(|v| <[u8; 8]>::try_from(v).ok()).map_or(0, u64::from_be_bytes)
+}
+
+/// Decodes a stored record; a damaged one is an error that names the family, never a guess.
+pub(super) fn decode<M: Message + Default>(family: Family, bytes: &[u8]) -> KvResult<M> {
+    M::decode(bytes).map_err(|e| KvError { reason: format!("damaged record in {}: {e}", family.name()) })
+}
+
+/// The id in a record's bytes field.
+fn version_of(bytes: &[u8]) -> VersionId {
+    VersionId::from_slice(bytes).unwrap_or_default()
+}
+
+/// Whether a version's bytes are in `Family::Inline`.
+fn has_inline(version: &ObjectVersion) -> bool {
+    !version.delete_marker && version.segments.is_empty() && version.object_bytes > 0
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! The state's RocksDB instance: no write-ahead log, all column families flushed atomically, so that after a crash it
+//! stands exactly at its last flush and the Raft log is replayed from there (ADR 4).
+
+use super::api::{MetadataError, MetadataResult};
+use super::kv::{Batch, Family, KvError, KvResult, KvView, Scan};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, FlushOptions, Options, WriteBatch,
+    WriteOptions,
+};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Blocks of all families together. Small: the whole server idles below 100 MiB.
+const BLOCK_CACHE_BYTES: usize = 48 << 20;
+/// A memtable of one family; the flush by bytes below comes first in general.
+const MEMTABLE_BYTES: usize = 32 << 20;
+/// Unflushed bytes after which the caller should flush: bounds replay after a crash and the log kept for it.
+pub(super) const FLUSH_BYTES: u64 = 24 << 20;
+
+/// The open database.
+pub(super) struct StateStore {
+    db: DB,
+    write: WriteOptions,
+    unflushed: AtomicU64,
+}
+
+impl StateStore {
+    /// Opens or makes the database in `directory`.
+    pub(super) fn open(directory: &Path) -> MetadataResult<Self> {
+        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_atomic_flush(true);
+        options.set_max_background_jobs(2);
+        options.set_max_open_files(512);
+        options.set_keep_log_file_num(4);
+        options.set_max_log_file_size(8 << 20);
+        options.set_paranoid_checks(true);
+        options.set_db_write_buffer_size(2 * MEMTABLE_BYTES);
+        let families = Family::ALL.map(|f| ColumnFamilyDescriptor::new(f.name(), family_options(f, &cache)));
+        let db = DB::open_cf_descriptors(&options, directory, families).map_err(|e| open_error(directory, &e))?;
+        let mut write = WriteOptions::default();
+        write.disable_wal(true);
+        Ok(Self { db, write, unflushed: AtomicU64::new(0) })
+    }
+
+    /// Writes at once, to memory; durable after `flush`, or by replay of the log.
+    pub(super) fn write(&self, batch: Batch) -> KvResult<()> {
+        let mut out = WriteBatch::default();
+        for (family, key, value) in &batch.writes {
+            let handle = self.handle(*family)?;
+            match value {
+                Some(value) => out.put_cf(handle, key, value),
+                None => out.delete_cf(handle, key),
+            }
+        }
+        self.unflushed.fetch_add(out.size_in_bytes() as u64, Ordering::Relaxed);
+        self.db.write_opt(out, &self.write).map_err(|e| kv_error("write", &e))
+    }
+
+    /// Makes everything written so far durable.
+    pub(super) fn flush(&self) -> KvResult<()> {
+        let handles: Vec<_> = Family::ALL.iter().filter_map(|f| self.db.cf_handle(f.name())).collect();
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        self.unflushed.store(0, Ordering::Relaxed);
+        self.db.flush_cfs_opt(&handles, &options).map_err(|e| kv_error("flush", &e))
+    }
+
+    /// Bytes written since the last flush began.
+    pub(super) fn unflushed_bytes(&self) -> u64 {
+        self.unflushed.load(Ordering::Relaxed)
+    }
+
+    /// Stops background work so that the process can end.
+    pub(super) fn stop(&self) {
+        self.db.cancel_all_background_work(true);
+    }
+
+    fn handle(&self, family: Family) -> KvResult<&rocksdb::ColumnFamily> {
+        self.db
+            .cf_handle(family.name())
+            .ok_or_else(|| KvError { reason: format!("column family {} is not there", family.name()) })
+    }
+}
+
+impl KvView for StateStore {
+    fn get(&self, family: Family, key: &[u8]) -> KvResult<Option<Vec<u8>>> {
+        self.db.get_cf(self.handle(family)?, key).map_err(|e| kv_error("read", &e))
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        from: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8], &mut Vec<u8>) -> KvResult<Scan>,
+    ) -> KvResult<()> {
+        let mut iterator = self.db.raw_iterator_cf(self.handle(family)?);
+        iterator.seek(from);
+        let mut seek = Vec::new();
+        while let Some((key, value)) = iterator.item() {
+            match visit(key, value, &mut seek)? {
+                Scan::Next => iterator.next(),
+                Scan::Stop => break,
+                Scan::Seek => iterator.seek(&seek),
+            }
+        }
+        iterator.status().map_err(|e| kv_error("scan", &e))
+    }
+}
+
+fn family_options(family: Family, cache: &Cache) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_block_size(16 << 10);
+    blocks.set_bloom_filter(10.0, false);
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_format_version(5);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks);
+    options.set_write_buffer_size(MEMTABLE_BYTES);
+    options.set_level_compaction_dynamic_level_bytes(true);
+    // Object bytes do not compress; keys and records do.
+    options.set_compression_type(match family {
+        Family::Inline => DBCompressionType::None,
+        _ => DBCompressionType::Lz4,
+    });
+    if matches!(family, Family::Garbage | Family::Uploads | Family::Groups) {
+        // Queues: rows come and go, and a scan from the front must not wade through their tombstones.
+        options.add_compact_on_deletion_collector_factory(4096, 1024, 0.5);
+    }
+    options
+}
+
+/// An error opening a database, in words: the lock of another process above all.
+pub(super) fn open_error(directory: &Path, error: &rocksdb::Error) -> MetadataError {
+    let text = error.to_string();
+    let reason = if text.contains("lock") || text.contains("LOCK") {
+        format!("{} is in use by another process", directory.display())
+    } else {
+        format!("open {}: {text}", directory.display())
+    };
+    MetadataError::Unavailable { reason }
+}
+
+fn kv_error(action: &str, error: &rocksdb::Error) -> KvError {
+    KvError { reason: format!("{action}: {error}") }
+}
