@@ -21,7 +21,7 @@ use std::sync::Arc;
 mod tests;
 
 /// Encoder and decoder of one scheme. Cheap to clone and shared between threads; made once per scheme, because making
-/// one inverts a k x k matrix (some 10 us for k = 10, 100 ms for k = 250).
+/// one inverts a k x k matrix (3 us for RS(10,4), 26 ms for RS(250,5)).
 #[derive(Clone)]
 pub struct Codec {
     shared: Arc<Shared>,
@@ -133,9 +133,9 @@ impl Codec {
     /// missing and available; a wrong number of costs.
     pub fn repair_plan(&self, missing: &SlotSet, available: &SlotSet, costs: &[u64]) -> Result<RepairPlan, CodecError> {
         let (scheme, k) = (self.scheme(), self.scheme().k());
-        check_slots(missing.iter().chain(available.iter()), scheme.n()).or_else(|error| match error {
-            CodecError::DuplicateSlot { slot } => Err(CodecError::PresentAndWanted { slot }),
-            other => Err(other),
+        check_slots(missing.iter().chain(available.iter()), scheme.n()).map_err(|error| match error {
+            CodecError::DuplicateSlot { slot } => CodecError::PresentAndWanted { slot },
+            other => other,
         })?;
         if !costs.is_empty() && costs.len() != scheme.n() {
             return Err(CodecError::CostCount { expected: scheme.n(), got: costs.len() });

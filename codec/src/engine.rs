@@ -23,6 +23,7 @@ use crate::field;
 
 /// Columns are worked through in blocks of this many bytes when there are more outputs than a kernel has registers
 /// for: 20 inputs of 2 KiB are 40 KiB, read from L1 or L2 again for the next outputs rather than from memory.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only vector kernels work in blocks"))]
 const BLOCK_BYTES: usize = 2 << 10;
 
 /// The coefficients of some outputs over some inputs, laid out as the kernels read them.
@@ -39,11 +40,11 @@ pub struct Combination {
 impl Combination {
     /// From one row of coefficients per output, each with one coefficient per input.
     pub(crate) fn new(inputs: usize, rows: &[&[u8]]) -> Self {
-        debug_assert!(rows.iter().all(|row| row.len() == inputs));
+        assert!(rows.iter().all(|row| row.len() == inputs), "one coefficient per input");
         let outputs = rows.len();
         let mut coefficients = Vec::with_capacity(inputs * outputs);
         for input in 0..inputs {
-            coefficients.extend(rows.iter().map(|row| row.get(input).copied().unwrap_or(0)));
+            coefficients.extend(rows.iter().map(|row| row[input]));
         }
         let affine = coefficients.iter().map(|&c| field::AFFINE[usize::from(c)]).collect();
         Self { inputs, outputs, coefficients, affine }

@@ -31,6 +31,9 @@ const LENGTH_AT: usize = BLOCK_BYTES - 8;
 /// The four chaining words of one stream.
 type Words = [u32; 4];
 
+/// Advances some streams, each by its bytes: equally long, whole blocks.
+type Advance = fn(&mut [&mut Words], &[&[u8]]);
+
 /// One MD5 stream: whole blocks go in by [`update_lanes`], the rest by [`Md5State::finalize`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Md5State {
@@ -107,8 +110,8 @@ struct Kernel {
     name: &'static str,
     /// Most streams per call.
     lanes: usize,
-    /// Advances 1 to `lanes` streams, each by its bytes: equally long, whole blocks.
-    advance: fn(&mut [&mut Words], &[&[u8]]),
+    /// For 1 to `lanes` streams.
+    advance: Advance,
 }
 
 impl Kernel {
@@ -139,7 +142,7 @@ impl std::fmt::Debug for Kernel {
 }
 
 fn update_lanes_by(kernel: Kernel, streams: &mut [(&mut Md5State, &[u8])]) -> Result<(), Md5LanesError> {
-    if let Some(stream) = streams.iter().position(|(_, bytes)| bytes.len() % BLOCK_BYTES != 0) {
+    if let Some(stream) = streams.iter().position(|(_, bytes)| !bytes.len().is_multiple_of(BLOCK_BYTES)) {
         return Err(Md5LanesError::PartialBlock { stream, got: streams[stream].1.len() });
     }
     for (state, bytes) in streams.iter_mut() {
@@ -190,6 +193,6 @@ fn checked_len(lanes: usize, words: &[&mut Words], inputs: &[&[u8]]) -> usize {
     assert_eq!(words.len(), inputs.len(), "one state per stream");
     let len = inputs[0].len();
     assert!(inputs.iter().all(|input| input.len() == len), "streams are equally long");
-    assert!(len % BLOCK_BYTES == 0, "streams are whole blocks");
+    assert!(len.is_multiple_of(BLOCK_BYTES), "streams are whole blocks");
     len
 }

@@ -145,15 +145,15 @@ impl Assignment {
         self.is_free_of(pg, slot, backend) && self.pgs[pg].iter().enumerate().all(clear)
     }
 
-    /// Gives the slot to an active backend that is free to take it.
+    /// Gives the slot to an active backend that is free to take it. (Should it not be, the finished table fails its proof
+    /// and is withheld.)
     pub(crate) fn give(&mut self, pg: usize, slot: usize, backend: BackendIndex) {
-        debug_assert!(self.is_free_of(pg, slot, backend));
         let Slot { backend: before, state, .. } = self.pgs[pg][slot];
-        if state != SlotState::Homeless {
-            if let Some(load) = &mut self.loads[before] {
-                load.pgs.remove(&pg);
-                load.by_slot[slot] -= 1;
-            }
+        if state != SlotState::Homeless
+            && let Some(load) = &mut self.loads[before]
+        {
+            load.pgs.remove(&pg);
+            load.by_slot[slot] -= 1;
         }
         self.pgs[pg][slot].backend = backend;
         self.pgs[pg][slot].state = SlotState::Placed;

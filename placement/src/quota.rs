@@ -72,7 +72,7 @@ fn divide(quotas: &mut [Quota], shares: &[Share], open: &[usize], slots: usize, 
         let floor = usize::try_from(product / total).unwrap_or(slots);
         quotas[index] = Quota { slots: floor, least: floor, most: floor };
         given += floor;
-        if product % total > 0 {
+        if !product.is_multiple_of(total) {
             quotas[index].most += 1;
             let class = match shares[index].held.cmp(&floor) {
                 Ordering::Greater => Class::HasIt,

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "vector loads by pointer; each block says why it stays inside its slices")]
 
-use super::{BLOCK_BYTES, Words, checked_len};
+use super::{Advance, BLOCK_BYTES, Words, checked_len};
 use std::arch::x86_64::*;
 
 /// Lanes of a register.
@@ -11,7 +11,7 @@ pub(super) const GROUP: usize = 8;
 pub(super) const LANES: usize = GROUP;
 
 /// The kernel, if this processor can run it.
-pub(super) fn advance() -> Option<fn(&mut [&mut Words], &[&[u8]])> {
+pub(super) fn advance() -> Option<Advance> {
     is_x86_feature_detected!("avx2").then_some(advance_detected)
 }
 

@@ -8,7 +8,7 @@
 #![allow(unsafe_code, reason = "vector loads by pointer; each block says why it stays inside its slices")]
 
 use super::avx2::{GROUP, block_words};
-use super::{BLOCK_BYTES, Words, checked_len};
+use super::{Advance, BLOCK_BYTES, Words, checked_len};
 use std::arch::x86_64::*;
 
 /// Streams per call.
@@ -18,7 +18,7 @@ pub(super) const LANES: usize = 2 * GROUP;
 type Column<const G: usize> = [[u32; GROUP]; G];
 
 /// The kernel, if this processor can run it.
-pub(super) fn advance() -> Option<fn(&mut [&mut Words], &[&[u8]])> {
+pub(super) fn advance() -> Option<Advance> {
     (is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl")).then_some(advance_detected)
 }
 
