@@ -18,6 +18,9 @@ pub(crate) struct Slot {
     /// Backend that holds its shards now.
     pub(crate) committed: BackendIndex,
     pub(crate) state: SlotState,
+    /// Whether its move was under way to a backend that is lost: going back would end the move while the shards written
+    /// since it began are missing (see `solver`).
+    pub(crate) is_turned: bool,
 }
 
 /// What the solver may do with a slot.
@@ -138,10 +141,11 @@ impl Assignment {
         self.pgs[pg].iter().enumerate().all(|(other, held)| other == slot || held.backend != backend)
     }
 
-    /// Whether `backend` could take this slot and, while the move lasts, would not hold older shards of another slot
-    /// of the same segments either: losing it would then cost two shards at once.
+    /// Whether `backend` is a good place for this slot: free, and while the move lasts neither the backend that a turned
+    /// slot came from, nor one that holds older shards of another slot of the same segments; losing that one would cost
+    /// two shards at once.
     pub(crate) fn is_clear_of(&self, pg: usize, slot: usize, backend: BackendIndex) -> bool {
-        let clear = |(other, held): (usize, &Slot)| other == slot || held.committed != backend;
+        let clear = |(other, held): (usize, &Slot)| held.committed != backend || (other == slot && !held.is_turned);
         self.is_free_of(pg, slot, backend) && self.pgs[pg].iter().enumerate().all(clear)
     }
 

@@ -75,11 +75,9 @@ fn house_by_chain(assignment: &mut Assignment, pg: usize, slot: usize) -> bool {
     true
 }
 
-/// Who could take a homeless slot without touching older shards of its PG. The backend that the slot's shards came from
-/// is no newcomer: going back there would end the move while newer shards are missing (see `solver`).
+/// Good places for a homeless slot.
 fn newcomers(assignment: &Assignment, pg: usize, slot: usize) -> impl Iterator<Item = BackendIndex> + '_ {
-    let committed = assignment.pgs()[pg][slot].committed;
-    assignment.active().filter(move |&backend| backend != committed && assignment.is_clear_of(pg, slot, backend))
+    assignment.active().filter(move |&backend| assignment.is_clear_of(pg, slot, backend))
 }
 
 /// Whatever is free: one without older shards of the PG if possible, the one with the least excess first; else the

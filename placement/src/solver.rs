@@ -140,7 +140,8 @@ impl Backends {
                 CandidateRole::Draining => SlotState::Homeless,
                 CandidateRole::Active => SlotState::Placed,
             };
-            slots.push(Slot { backend, committed, state });
+            let is_turned = self.roles[backend] == CandidateRole::Lost && backend != committed;
+            slots.push(Slot { backend, committed, state, is_turned });
         }
         slots
     }
