@@ -1,0 +1,383 @@
+//! GetObject, HeadObject, GetObjectAttributes.
+
+use super::super::error::{invalid_argument, invalid_request, no_such_part_number};
+use super::attributes::{self, check_expected_owner};
+use super::checksums::{self, Fields};
+use super::conditions::{ReadConditions, Verdict};
+use super::{MetadataResultExt, Operations, put, selector, timestamp};
+use crate::metadata::VersionSelector;
+use crate::object_path::ReadRequest;
+use holdfast_proto::manifest::{Bucket, ObjectVersion};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use s3s::dto::*;
+use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
+use std::ops::Range as Span;
+use std::sync::Arc;
+
+/// Parts shown by GetObjectAttributes at once.
+const PARTS_MAX: i32 = 1000;
+
+/// What part of an object a read is for.
+struct Wanted {
+    span: Span<u64>,
+    partial: bool,
+    parts_count: Option<i32>,
+}
+
+impl Operations {
+    /// The version a read is for; a delete marker answers as S3 does.
+    pub(super) async fn live_version(
+        &self,
+        bucket: &Bucket,
+        key: &str,
+        version_id: Option<&str>,
+    ) -> S3Result<ObjectVersion> {
+        let selector = selector(version_id)?;
+        let found = self.metadata.get_version(holdfast_proto::BucketId(bucket.id), key, selector).await.s3()?;
+        match found {
+            Some(version) if version.delete_marker => Err(marker_error(&version, selector)),
+            Some(version) => Ok(version),
+            None if selector == VersionSelector::Current => {
+                Err(S3Error::with_message(S3ErrorCode::NoSuchKey, "The specified key does not exist."))
+            }
+            None => Err(S3Error::with_message(S3ErrorCode::NoSuchVersion, "The specified version does not exist.")),
+        }
+    }
+
+    pub(super) async fn get(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let input = request.input;
+        check_expected_owner(input.expected_bucket_owner.as_deref(), &bucket.owner)?;
+        let version = self.live_version(&bucket, &input.key, input.version_id.as_deref()).await?;
+        judge(
+            &ReadConditions {
+                if_match: input.if_match.as_ref(),
+                if_none_match: input.if_none_match.as_ref(),
+                if_modified_since: input.if_modified_since.as_ref(),
+                if_unmodified_since: input.if_unmodified_since.as_ref(),
+            },
+            &version,
+        )?;
+        let wanted = wanted(&version, input.range, input.part_number)?;
+        let sums = shown_checksums(&version, input.checksum_mode.as_ref(), wanted.partial);
+        let version = Arc::new(version);
+        let length = wanted.span.end - wanted.span.start;
+        let stream = self.objects.read(ReadRequest { version: version.clone(), range: wanted.span.clone() });
+        let output = GetObjectOutput {
+            body: Some(put::blob(stream)),
+            accept_ranges: Some("bytes".to_owned()),
+            cache_control: input.response_cache_control.or_else(|| attributes::header(&version, "cache-control")),
+            checksum_crc32: sums.crc32,
+            checksum_crc32c: sums.crc32c,
+            checksum_crc64nvme: sums.crc64nvme,
+            checksum_sha1: sums.sha1,
+            checksum_sha256: sums.sha256,
+            checksum_type: shown_type(&version, input.checksum_mode.as_ref(), wanted.partial),
+            content_disposition: input
+                .response_content_disposition
+                .or_else(|| attributes::header(&version, "content-disposition")),
+            content_encoding: input
+                .response_content_encoding
+                .or_else(|| attributes::header(&version, "content-encoding")),
+            content_language: input
+                .response_content_language
+                .or_else(|| attributes::header(&version, "content-language")),
+            content_length: i64::try_from(length).ok(),
+            content_range: content_range(&wanted, version.object_bytes),
+            content_type: parse_type(input.response_content_type, &version),
+            e_tag: Some(ETag::Strong(version.etag.clone())),
+            expires: input.response_expires.or_else(|| attributes::expires(&version)),
+            last_modified: Some(timestamp(version.modified_ms)),
+            metadata: attributes::user_metadata(&version),
+            parts_count: wanted.parts_count,
+            storage_class: attributes::header(&version, "x-amz-storage-class").map(StorageClass::from),
+            tag_count: tag_count(&version),
+            version_id: shown_version(&bucket, &version),
+            website_redirect_location: attributes::header(&version, "x-amz-website-redirect-location"),
+            ..GetObjectOutput::default()
+        };
+        Ok(answer(output, wanted.partial))
+    }
+
+    pub(super) async fn head(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
+        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let input = request.input;
+        check_expected_owner(input.expected_bucket_owner.as_deref(), &bucket.owner)?;
+        let version = self.live_version(&bucket, &input.key, input.version_id.as_deref()).await?;
+        judge(
+            &ReadConditions {
+                if_match: input.if_match.as_ref(),
+                if_none_match: input.if_none_match.as_ref(),
+                if_modified_since: input.if_modified_since.as_ref(),
+                if_unmodified_since: input.if_unmodified_since.as_ref(),
+            },
+            &version,
+        )?;
+        let wanted = wanted(&version, input.range, input.part_number)?;
+        let sums = shown_checksums(&version, input.checksum_mode.as_ref(), wanted.partial);
+        let output = HeadObjectOutput {
+            accept_ranges: Some("bytes".to_owned()),
+            cache_control: input.response_cache_control.or_else(|| attributes::header(&version, "cache-control")),
+            checksum_crc32: sums.crc32,
+            checksum_crc32c: sums.crc32c,
+            checksum_crc64nvme: sums.crc64nvme,
+            checksum_sha1: sums.sha1,
+            checksum_sha256: sums.sha256,
+            checksum_type: shown_type(&version, input.checksum_mode.as_ref(), wanted.partial),
+            content_disposition: input
+                .response_content_disposition
+                .or_else(|| attributes::header(&version, "content-disposition")),
+            content_encoding: input
+                .response_content_encoding
+                .or_else(|| attributes::header(&version, "content-encoding")),
+            content_language: input
+                .response_content_language
+                .or_else(|| attributes::header(&version, "content-language")),
+            content_length: i64::try_from(wanted.span.end - wanted.span.start).ok(),
+            content_range: content_range(&wanted, version.object_bytes),
+            content_type: parse_type(input.response_content_type, &version),
+            e_tag: Some(ETag::Strong(version.etag.clone())),
+            expires: input.response_expires.or_else(|| attributes::expires(&version)),
+            last_modified: Some(timestamp(version.modified_ms)),
+            metadata: attributes::user_metadata(&version),
+            parts_count: wanted.parts_count,
+            storage_class: attributes::header(&version, "x-amz-storage-class").map(StorageClass::from),
+            version_id: shown_version(&bucket, &version),
+            website_redirect_location: attributes::header(&version, "x-amz-website-redirect-location"),
+            ..HeadObjectOutput::default()
+        };
+        Ok(answer(output, wanted.partial))
+    }
+
+    pub(super) async fn object_attributes(
+        &self,
+        request: S3Request<GetObjectAttributesInput>,
+    ) -> S3Result<S3Response<GetObjectAttributesOutput>> {
+        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let input = request.input;
+        let version = self.live_version(&bucket, &input.key, input.version_id.as_deref()).await?;
+        let mut output = GetObjectAttributesOutput {
+            last_modified: Some(timestamp(version.modified_ms)),
+            version_id: shown_version(&bucket, &version),
+            ..GetObjectAttributesOutput::default()
+        };
+        for attribute in &input.object_attributes {
+            match attribute.as_str() {
+                ObjectAttributes::ETAG => output.e_tag = Some(ETag::Strong(version.etag.clone())),
+                ObjectAttributes::OBJECT_SIZE => output.object_size = i64::try_from(version.object_bytes).ok(),
+                ObjectAttributes::STORAGE_CLASS => {
+                    let class = attributes::header(&version, "x-amz-storage-class");
+                    output.storage_class = Some(StorageClass::from(class.unwrap_or_else(|| "STANDARD".to_owned())));
+                }
+                ObjectAttributes::CHECKSUM => output.checksum = checksum_of(&version),
+                ObjectAttributes::OBJECT_PARTS if !version.parts.is_empty() => {
+                    output.object_parts = Some(parts_of(&version, input.part_number_marker, input.max_parts));
+                }
+                ObjectAttributes::OBJECT_PARTS => {}
+                other => return Err(invalid_argument(format!("Invalid attribute name specified: {other}"))),
+            }
+        }
+        Ok(S3Response::new(output))
+    }
+}
+
+fn marker_error(version: &ObjectVersion, selector: VersionSelector) -> S3Error {
+    let mut headers = HeaderMap::new();
+    headers.insert("x-amz-delete-marker", HeaderValue::from_static("true"));
+    if let Ok(value) = HeaderValue::from_str(&version.s3_version_id()) {
+        headers.insert("x-amz-version-id", value);
+    }
+    let mut error = if selector == VersionSelector::Current {
+        S3Error::with_message(S3ErrorCode::NoSuchKey, "The specified key does not exist.")
+    } else {
+        let last_modified = HeaderValue::from_str(&httpdate::fmt_http_date(
+            std::time::UNIX_EPOCH + std::time::Duration::from_millis(version.modified_ms),
+        ));
+        if let Ok(value) = last_modified {
+            headers.insert(http::header::LAST_MODIFIED, value);
+        }
+        S3Error::with_message(
+            S3ErrorCode::MethodNotAllowed,
+            "The specified method is not allowed against this resource.",
+        )
+    };
+    error.set_headers(headers);
+    error
+}
+
+fn judge(conditions: &ReadConditions<'_>, version: &ObjectVersion) -> S3Result<()> {
+    match conditions.judge(version) {
+        Verdict::Proceed => Ok(()),
+        Verdict::Failed => Err(S3Error::with_message(
+            S3ErrorCode::PreconditionFailed,
+            "At least one of the pre-conditions you specified did not hold",
+        )),
+        Verdict::NotModified => {
+            let mut error = S3Error::new(S3ErrorCode::NotModified);
+            let mut headers = HeaderMap::new();
+            if let Ok(value) = HeaderValue::from_str(&format!("\"{}\"", version.etag)) {
+                headers.insert(http::header::ETAG, value);
+            }
+            let modified = std::time::UNIX_EPOCH + std::time::Duration::from_millis(version.modified_ms);
+            if let Ok(value) = HeaderValue::from_str(&httpdate::fmt_http_date(modified)) {
+                headers.insert(http::header::LAST_MODIFIED, value);
+            }
+            error.set_headers(headers);
+            Err(error)
+        }
+    }
+}
+
+fn wanted(version: &ObjectVersion, range: Option<Range>, part_number: Option<i32>) -> S3Result<Wanted> {
+    let all = version.object_bytes;
+    match (range, part_number) {
+        (Some(_), Some(_)) => Err(invalid_request("Cannot specify both Range header and partNumber query parameter")),
+        (None, None) => Ok(Wanted { span: 0..all, partial: false, parts_count: None }),
+        (Some(range), None) => {
+            let span = span(&range, all).ok_or_else(|| {
+                S3Error::with_message(S3ErrorCode::InvalidRange, "The requested range is not satisfiable")
+            })?;
+            Ok(Wanted { span, partial: true, parts_count: None })
+        }
+        (None, Some(number)) => part_span(version, number),
+    }
+}
+
+/// The bytes a range names in an object of `all` bytes; `None` if there are none.
+fn span(range: &Range, all: u64) -> Option<Span<u64>> {
+    match *range {
+        Range::Int { first, last } => {
+            let end = last.map_or(all, |last| last.saturating_add(1).min(all));
+            (first < end).then_some(first..end)
+        }
+        Range::Suffix { length } => (length > 0 && all > 0).then(|| all.saturating_sub(length)..all),
+    }
+}
+
+fn part_span(version: &ObjectVersion, number: i32) -> S3Result<Wanted> {
+    if number < 1 {
+        return Err(invalid_argument("Part number must be an integer between 1 and 10000, inclusive"));
+    }
+    if version.parts.is_empty() {
+        let whole = Wanted { span: 0..version.object_bytes, partial: true, parts_count: None };
+        return if number == 1 { Ok(whole) } else { Err(no_such_part_number()) };
+    }
+    // Parts are read by their place, as S3 does for numbers that were not contiguous at upload.
+    let at =
+        version.parts.iter().position(|p| i64::from(p.number) == i64::from(number)).ok_or_else(no_such_part_number)?;
+    let start: u64 = version.parts.iter().take(at).map(|p| p.bytes).sum();
+    let bytes = version.parts.get(at).map_or(0, |p| p.bytes);
+    Ok(Wanted { span: start..start + bytes, partial: true, parts_count: i32::try_from(version.parts.len()).ok() })
+}
+
+fn content_range(wanted: &Wanted, all: u64) -> Option<String> {
+    let Span { start, end } = wanted.span;
+    (wanted.partial && end > start).then(|| format!("bytes {start}-{}/{all}", end - 1))
+}
+
+fn answer<T>(output: T, partial: bool) -> S3Response<T> {
+    if partial { S3Response::with_status(output, StatusCode::PARTIAL_CONTENT) } else { S3Response::new(output) }
+}
+
+fn asked(mode: Option<&ChecksumMode>) -> bool {
+    mode.is_some_and(|m| m.as_str().eq_ignore_ascii_case("ENABLED"))
+}
+
+/// Checksums are of the whole object: shown when asked for, and not with a range.
+fn shown_checksums(version: &ObjectVersion, mode: Option<&ChecksumMode>, partial: bool) -> Fields {
+    if asked(mode) && !partial { Fields::of(&version.checksums) } else { Fields::default() }
+}
+
+fn shown_type(version: &ObjectVersion, mode: Option<&ChecksumMode>, partial: bool) -> Option<ChecksumType> {
+    if !asked(mode) || partial {
+        return None;
+    }
+    checksums::type_of(&version.checksums).map(ChecksumType::from_static)
+}
+
+fn checksum_of(version: &ObjectVersion) -> Option<Checksum> {
+    let sums = Fields::of(&version.checksums);
+    let checksum_type = checksums::type_of(&version.checksums).map(ChecksumType::from_static)?;
+    Some(Checksum {
+        checksum_crc32: sums.crc32,
+        checksum_crc32c: sums.crc32c,
+        checksum_crc64nvme: sums.crc64nvme,
+        checksum_sha1: sums.sha1,
+        checksum_sha256: sums.sha256,
+        checksum_type: Some(checksum_type),
+    })
+}
+
+fn parts_of(version: &ObjectVersion, marker: Option<i32>, max: Option<i32>) -> GetObjectAttributesParts {
+    let after = marker.unwrap_or(0);
+    let limit = max.unwrap_or(PARTS_MAX).clamp(0, PARTS_MAX);
+    let number = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
+    let rest: Vec<_> = version.parts.iter().filter(|p| number(p.number) > after).collect();
+    let shown = usize::try_from(limit).unwrap_or(0);
+    let truncated = rest.len() > shown;
+    let parts: Vec<ObjectPart> = rest
+        .into_iter()
+        .take(shown)
+        .map(|p| {
+            let sums = Fields::of(&p.checksums);
+            ObjectPart {
+                part_number: Some(number(p.number)),
+                size: i64::try_from(p.bytes).ok(),
+                checksum_crc32: sums.crc32,
+                checksum_crc32c: sums.crc32c,
+                checksum_crc64nvme: sums.crc64nvme,
+                checksum_sha1: sums.sha1,
+                checksum_sha256: sums.sha256,
+            }
+        })
+        .collect();
+    GetObjectAttributesParts {
+        is_truncated: Some(truncated),
+        max_parts: Some(limit),
+        next_part_number_marker: parts.last().and_then(|p| p.part_number),
+        part_number_marker: Some(after),
+        parts: Some(parts),
+        total_parts_count: i32::try_from(version.parts.len()).ok(),
+    }
+}
+
+fn parse_type(asked: Option<String>, version: &ObjectVersion) -> Option<ContentType> {
+    Some(asked.unwrap_or_else(|| attributes::content_type(version)))
+}
+
+fn tag_count(version: &ObjectVersion) -> Option<i32> {
+    let count = version.attributes.as_ref().map_or(0, |a| a.tags.len());
+    i32::try_from(count).ok().filter(|c| *c > 0)
+}
+
+/// The version id, shown once versioning was ever on.
+pub(super) fn shown_version(bucket: &Bucket, version: &ObjectVersion) -> Option<String> {
+    let ever = super::versioning_of(bucket) != holdfast_proto::manifest::Versioning::Unversioned;
+    ever.then(|| version.s3_version_id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges() {
+        let int = |first, last| Range::Int { first, last };
+        let table = [
+            (int(0, None), 10, Some(0..10)),
+            (int(0, Some(0)), 10, Some(0..1)),
+            (int(5, Some(100)), 10, Some(5..10)),
+            (int(9, Some(u64::MAX)), 10, Some(9..10)),
+            (int(10, None), 10, None),
+            (int(5, Some(4)), 10, None),
+            (int(0, None), 0, None),
+            (Range::Suffix { length: 3 }, 10, Some(7..10)),
+            (Range::Suffix { length: u64::MAX }, 10, Some(0..10)),
+            (Range::Suffix { length: 0 }, 10, None),
+            (Range::Suffix { length: 5 }, 0, None),
+        ];
+        for (range, all, expected) in table {
+            assert_eq!(span(&range, all), expected, "{range:?} of {all}");
+        }
+    }
+}
