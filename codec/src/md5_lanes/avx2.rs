@@ -5,8 +5,10 @@
 use super::{BLOCK_BYTES, Words, checked_len};
 use std::arch::x86_64::*;
 
+/// Lanes of a register.
+pub(super) const GROUP: usize = 8;
 /// Streams per call.
-pub(super) const LANES: usize = 8;
+pub(super) const LANES: usize = GROUP;
 
 /// The kernel, if this processor can run it.
 pub(super) fn advance() -> Option<fn(&mut [&mut Words], &[&[u8]])> {
@@ -17,9 +19,9 @@ pub(super) fn advance() -> Option<fn(&mut [&mut Words], &[&[u8]])> {
 fn advance_detected(words: &mut [&mut Words], inputs: &[&[u8]]) {
     let len = checked_len(LANES, words, inputs);
     // Lanes without a stream read the first one again; what they compute is dropped.
-    let mut sources = [inputs[0]; LANES];
+    let mut sources = [inputs[0]; GROUP];
     sources[..inputs.len()].copy_from_slice(inputs);
-    let mut columns = [[0u32; LANES]; 4];
+    let mut columns = [[0u32; GROUP]; 4];
     for (lane, words) in words.iter().enumerate() {
         for (column, word) in columns.iter_mut().zip(words.iter()) {
             column[lane] = *word;
@@ -37,25 +39,20 @@ fn advance_detected(words: &mut [&mut Words], inputs: &[&[u8]]) {
 /// # Safety
 /// The processor has AVX2; every source has at least `len` bytes and `len` is a multiple of 64.
 #[target_feature(enable = "avx2")]
-unsafe fn compress(columns: &mut [[u32; LANES]; 4], sources: &[&[u8]; LANES], len: usize) {
+unsafe fn compress(columns: &mut [[u32; GROUP]; 4], sources: &[&[u8]; GROUP], len: usize) {
     // SAFETY: each column is 8 words, one register.
     let [mut a, mut b, mut c, mut d] =
         columns.each_ref().map(|column| unsafe { _mm256_loadu_si256(column.as_ptr().cast()) });
     let mut offset = 0;
     while offset < len {
         // SAFETY: `offset + BLOCK_BYTES <= len`, because both are multiples of it.
-        let first = sources.map(|source| unsafe { _mm256_loadu_si256(source.as_ptr().add(offset).cast()) });
-        // SAFETY: as above; this is the second half of the block.
-        let second = sources.map(|source| unsafe { _mm256_loadu_si256(source.as_ptr().add(offset + 32).cast()) });
-        let mut w = [_mm256_setzero_si256(); 16];
-        w[..8].copy_from_slice(&transpose(first));
-        w[8..].copy_from_slice(&transpose(second));
+        let w = unsafe { block_words(sources, offset) };
         let before = [a, b, c, d];
         macro_rules! step {
             ($round:ident, $a:ident, $b:ident, $c:ident, $d:ident, $word:literal, $shift:literal, $constant:literal) => {
                 let constant = _mm256_set1_epi32(u32::cast_signed($constant));
                 let sum = _mm256_add_epi32(_mm256_add_epi32($a, w[$word]), constant);
-                let sum = _mm256_add_epi32(sum, $round($b, $c, $d));
+                let sum = $round(sum, $b, $c, $d);
                 let rotated =
                     _mm256_or_si256(_mm256_slli_epi32::<$shift>(sum), _mm256_srli_epi32::<{ 32 - $shift }>(sum));
                 $a = _mm256_add_epi32(rotated, $b);
@@ -72,6 +69,21 @@ unsafe fn compress(columns: &mut [[u32; LANES]; 4], sources: &[&[u8]; LANES], le
         // SAFETY: each column is 8 words, one register.
         unsafe { _mm256_storeu_si256(column.as_mut_ptr().cast(), register) };
     }
+}
+
+/// Word i of the block at `offset` of every lane, for each i.
+///
+/// # Safety
+/// The processor has AVX2; every source has at least `offset + BLOCK_BYTES` bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn block_words(sources: &[&[u8]; GROUP], offset: usize) -> [__m256i; 16] {
+    // SAFETY: the two halves of a block of 64 bytes.
+    let half = |at: usize| sources.map(|source| unsafe { _mm256_loadu_si256(source.as_ptr().add(offset + at).cast()) });
+    let mut words = [_mm256_setzero_si256(); 16];
+    words[..8].copy_from_slice(&transpose(half(0)));
+    words[8..].copy_from_slice(&transpose(half(BLOCK_BYTES / 2)));
+    words
 }
 
 /// Row l of the input is half a block of lane l; row i of the result is word i of that half of all lanes.
@@ -99,32 +111,30 @@ fn transpose(rows: [__m256i; 8]) -> [__m256i; 8] {
     words
 }
 
-// The round functions.
+// The round functions, each added to the sum that does not depend on the newest word, b.
 
-/// b ? c : d
 #[inline]
 #[target_feature(enable = "avx2")]
-fn f(b: __m256i, c: __m256i, d: __m256i) -> __m256i {
-    _mm256_xor_si256(d, _mm256_and_si256(b, _mm256_xor_si256(c, d)))
+fn f(sum: __m256i, b: __m256i, c: __m256i, d: __m256i) -> __m256i {
+    _mm256_add_epi32(sum, _mm256_xor_si256(d, _mm256_and_si256(b, _mm256_xor_si256(c, d))))
 }
 
-/// d ? b : c
+/// The two halves have no bit in common, so they may be added one by one: the half without b is off the critical path.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn g(b: __m256i, c: __m256i, d: __m256i) -> __m256i {
-    _mm256_xor_si256(c, _mm256_and_si256(d, _mm256_xor_si256(b, c)))
+fn g(sum: __m256i, b: __m256i, c: __m256i, d: __m256i) -> __m256i {
+    _mm256_add_epi32(_mm256_add_epi32(sum, _mm256_andnot_si256(d, c)), _mm256_and_si256(b, d))
 }
 
-/// b ^ c ^ d
 #[inline]
 #[target_feature(enable = "avx2")]
-fn h(b: __m256i, c: __m256i, d: __m256i) -> __m256i {
-    _mm256_xor_si256(_mm256_xor_si256(c, d), b)
+fn h(sum: __m256i, b: __m256i, c: __m256i, d: __m256i) -> __m256i {
+    _mm256_add_epi32(sum, _mm256_xor_si256(_mm256_xor_si256(c, d), b))
 }
 
-/// c ^ (b | !d)
 #[inline]
 #[target_feature(enable = "avx2")]
-fn i(b: __m256i, c: __m256i, d: __m256i) -> __m256i {
-    _mm256_xor_si256(c, _mm256_or_si256(b, _mm256_xor_si256(d, _mm256_set1_epi32(-1))))
+fn i(sum: __m256i, b: __m256i, c: __m256i, d: __m256i) -> __m256i {
+    let not_d = _mm256_xor_si256(d, _mm256_set1_epi32(-1));
+    _mm256_add_epi32(sum, _mm256_xor_si256(c, _mm256_or_si256(b, not_d)))
 }
