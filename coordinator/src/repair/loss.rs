@@ -10,6 +10,10 @@ use holdfast_proto::BackendId;
 use holdfast_proto::node::BackendHealth;
 use std::collections::BTreeMap;
 
+/// Where the next loss would break reads an absence is waited for only so long: a process that starts may need this
+/// long to open its backends after a crash.
+const URGENT_GRACE_MS: u64 = 60_000;
+
 /// A backend's health changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
@@ -62,7 +66,7 @@ impl LossClock {
         changed
     }
 
-    /// Whether the backend counts as lost. `is_urgent`: the next loss would break reads, so nothing is waited for.
+    /// Whether the backend counts as lost. `is_urgent`: the next loss would break reads, so little is waited for.
     pub fn is_lost(&self, backend: BackendId, is_urgent: bool, now_ms: u64) -> bool {
         let Some(watch) = self.watches.get(&backend) else { return false };
         match watch.health {
@@ -70,7 +74,8 @@ impl LossClock {
             BackendHealth::Wiped | BackendHealth::Failed => true,
             // A foreign directory is most often a mix-up of mounts: waited for like an absence.
             BackendHealth::Missing | BackendHealth::Foreign => {
-                is_urgent || watch.is_waived || now_ms.saturating_sub(watch.since_ms) >= self.grace_ms
+                let grace_ms = if is_urgent { self.grace_ms.min(URGENT_GRACE_MS) } else { self.grace_ms };
+                watch.is_waived || now_ms.saturating_sub(watch.since_ms) >= grace_ms
             }
         }
     }
@@ -101,7 +106,7 @@ mod tests {
         let id = BackendId([1; 16]);
         // Reports at times, then: lost at a time?
         let check = |reports: &[(u64, BackendHealth)], is_urgent: bool, at: u64, expected: bool| {
-            let mut clock = LossClock::new(900);
+            let mut clock = LossClock::new(900_000);
             for (now, health) in reports {
                 clock.handle_report(&[(id, *health)], *now);
             }
@@ -112,13 +117,14 @@ mod tests {
         check(&[(0, ReadOnly)], true, 5000, false);
         check(&[(0, Wiped)], false, 0, true);
         check(&[(0, Failed)], false, 0, true);
-        check(&[(0, Missing)], false, 899, false);
-        check(&[(0, Missing)], false, 900, true);
-        check(&[(0, Missing)], true, 0, true);
-        check(&[(0, Foreign)], false, 899, false);
-        check(&[(0, Missing), (800, Missing)], false, 900, true);
-        check(&[(0, Missing), (800, Foreign)], false, 900, true);
-        check(&[(0, Missing), (800, Online), (850, Missing)], false, 1000, false);
+        check(&[(0, Missing)], false, 899_999, false);
+        check(&[(0, Missing)], false, 900_000, true);
+        check(&[(0, Missing)], true, 59_999, false);
+        check(&[(0, Missing)], true, 60_000, true);
+        check(&[(0, Foreign)], false, 899_999, false);
+        check(&[(0, Missing), (800_000, Missing)], false, 900_000, true);
+        check(&[(0, Missing), (800_000, Foreign)], false, 900_000, true);
+        check(&[(0, Missing), (800_000, Online), (850_000, Missing)], false, 1_000_000, false);
         check(&[(0, Missing), (100, Online)], true, 5000, false);
         // A clock that jumps back does not lose anybody.
         check(&[(5000, Missing)], false, 10, false);

@@ -36,10 +36,9 @@ fn execute(copies: &mut Copies, plan: &SegmentPlan, reach: &Reach) {
     }
     for (slot, to) in &plan.rebuilds {
         let readable: BTreeSet<u8> = holdings(copies, reach).iter().filter(|h| h.is_good).map(|h| h.slot.0).collect();
-        if readable.len() >= 4 {
-            copies.retain(|(s, backend, _)| (*s, *backend) != (slot.0, to.0[0]));
-            copies.insert((slot.0, to.0[0], true));
-        }
+        assert!(readable.len() >= 4, "a rebuild that cannot succeed was planned");
+        copies.retain(|(s, backend, _)| (*s, *backend) != (slot.0, to.0[0]));
+        copies.insert((slot.0, to.0[0], true));
     }
     for (slot, from) in &plan.deletes {
         copies.retain(|(s, backend, _)| (*s, *backend) != (slot.0, from.0[0]));

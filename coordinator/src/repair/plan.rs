@@ -82,6 +82,8 @@ pub struct SegmentPlan {
     pub deletes: Vec<(Slot, BackendId)>,
     /// Shards missing at a target that takes no writes now.
     pub blocked: Vec<(Slot, BackendId)>,
+    /// Shards that cannot be rebuilt: fewer than k others are within reach.
+    pub unreadable: Vec<(Slot, BackendId)>,
 }
 
 impl SegmentPlan {
@@ -97,14 +99,14 @@ impl SegmentPlan {
 
     /// Whether every shard is at its target.
     pub fn is_settled(&self) -> bool {
-        !self.has_work() && self.blocked.is_empty()
+        !self.has_work() && self.blocked.is_empty() && self.unreadable.is_empty()
     }
 }
 
 /// Plans for one segment. `holdings` are all copies seen on backends that answer; a slot may occur more than once.
 pub fn plan_segment(shape: &SegmentShape, pg: &Pg, holdings: &[Holding], reach: &Reach) -> SegmentPlan {
     let mut plan = SegmentPlan::default();
-    let mut readable = 0i32;
+    let (mut readable, mut readable_once_copied) = (0i32, 0i32);
     for slot in shape.slots() {
         let index = usize::from(slot.0);
         let (target, committed) = (pg.target.get(index).copied(), pg.committed.get(index).copied());
@@ -113,6 +115,7 @@ pub fn plan_segment(shape: &SegmentShape, pg: &Pg, holdings: &[Holding], reach: 
         };
         let at_target = is_good_at(target);
         readable += i32::from(at_target || is_good_at(committed));
+        readable_once_copied += i32::from(at_target || is_good_at(committed));
         let Some(target) = target else { continue };
         if at_target {
             plan.at_target |= 1 << index;
@@ -123,12 +126,16 @@ pub fn plan_segment(shape: &SegmentShape, pg: &Pg, holdings: &[Holding], reach: 
             plan.blocked.push((slot, target));
         } else if let Some(from) = best_copy(slot, committed, holdings) {
             plan.copies.push(CopyShard { slot, from, to: target });
+            readable_once_copied += i32::from(!is_good_at(committed));
         } else {
             plan.rebuilds.push((slot, target));
         }
     }
     let k = i32::try_from(shape.k).unwrap_or(i32::MAX);
     plan.margin = readable - k;
+    if readable_once_copied < k {
+        plan.unreadable = std::mem::take(&mut plan.rebuilds);
+    }
     debug_assert!(plan.deletes.iter().all(|(slot, _)| plan.at_target & (1 << slot.0) != 0), "freed without a copy");
     debug_assert!(plan.copies.iter().all(|c| c.from != c.to), "copied onto itself");
     plan
@@ -173,6 +180,7 @@ mod tests {
         parts.extend(plan.copies.iter().map(|c| format!("copy {} {}->{}", c.slot, name(c.from), name(c.to))));
         parts.extend(plan.rebuilds.iter().map(|(s, t)| format!("rebuild {s}->{}", name(*t))));
         parts.extend(plan.deletes.iter().map(|(s, f)| format!("delete {s}@{}", name(*f))));
+        parts.extend(plan.unreadable.iter().map(|(s, t)| format!("unreadable {s}->{}", name(*t))));
         parts.extend(plan.blocked.iter().map(|(s, t)| format!("blocked {s}@{}", name(*t))));
         assert_eq!(parts.join(", "), expected, "target {target:?}, holdings {holdings:?}, health {health:?}");
     }
@@ -189,8 +197,11 @@ mod tests {
         check(STILL, tail, &[], "margin 1, rebuild 0->1");
         check(STILL, tail, &[(1, Missing)], "margin 1, blocked 0@1");
         check(STILL, tail, &[(1, ReadOnly)], "margin 1, blocked 0@1");
-        check(STILL, &whole[3..], &[], "margin -1, rebuild 0->1, rebuild 1->2, rebuild 2->3");
+        check(STILL, &whole[3..], &[], "margin -1, unreadable 0->1, unreadable 1->2, unreadable 2->3");
         check(STILL, &[&[bad(0, 1)], tail].concat(), &[], "margin 1, rebuild 0->1");
+        // Stray copies may bring it back above k: copied first, then the rest can be rebuilt.
+        let strays = [&[at(0, 9)], &whole[3..]].concat();
+        check(STILL, &strays, &[], "margin -1, copy 0 9->1, rebuild 1->2, rebuild 2->3");
         // A move: copy while the old copy is where reads look, free it only once the table has forgotten it.
         check(MOVED, &whole, &[], "margin 2, copy 0 1->7");
         check(MOVED, &whole, &[(7, Missing)], "margin 2, blocked 0@7");

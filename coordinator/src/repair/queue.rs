@@ -50,6 +50,8 @@ pub struct RepairQueue {
     ready: BTreeSet<(i32, SegmentId)>,
     items: BTreeMap<SegmentId, WorkItem>,
     waiting: BTreeMap<SegmentId, Waiting>,
+    /// Those of `waiting` that will be tried again, by when.
+    due: BTreeSet<(u64, SegmentId)>,
     has_overflowed: bool,
 }
 
@@ -61,6 +63,7 @@ impl RepairQueue {
             ready: BTreeSet::new(),
             items: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            due: BTreeSet::new(),
             has_overflowed: false,
         }
     }
@@ -75,7 +78,7 @@ impl RepairQueue {
                 waiting.item = joined;
                 return;
             }
-            self.waiting.remove(&item.segment);
+            self.take_waiting(item.segment);
             return self.insert(WorkItem { attempts: 0, ..joined });
         }
         let joined = match self.items.get(&item.segment) {
@@ -102,10 +105,12 @@ impl RepairQueue {
 
     /// The most endangered segment, oldest first among equals; failures whose time has come take part.
     pub fn pop(&mut self, now_ms: u64) -> Option<WorkItem> {
-        let is_due = |w: &Waiting| w.due_ms <= now_ms && w.item.attempts < ATTEMPTS_MAX;
-        let due: Vec<SegmentId> = self.waiting.iter().filter(|(_, w)| is_due(w)).map(|(id, _)| *id).collect();
-        for segment in due {
-            if let Some(waiting) = self.waiting.remove(&segment) {
+        while let Some(&(due_ms, segment)) = self.due.first() {
+            if due_ms > now_ms {
+                break;
+            }
+            self.due.remove(&(due_ms, segment));
+            if let Some(waiting) = self.take_waiting(segment) {
                 self.insert(waiting.item);
             }
         }
@@ -126,11 +131,23 @@ impl RepairQueue {
     }
 
     fn wait(&mut self, waiting: Waiting) {
-        if self.waiting.len() < self.items_max || self.waiting.contains_key(&waiting.item.segment) {
-            self.waiting.insert(waiting.item.segment, waiting);
-        } else {
+        let segment = waiting.item.segment;
+        self.take_waiting(segment);
+        if self.waiting.len() >= self.items_max {
             self.has_overflowed = true;
+            return;
         }
+        if waiting.item.attempts < ATTEMPTS_MAX {
+            self.due.insert((waiting.due_ms, segment));
+        }
+        self.waiting.insert(segment, waiting);
+        debug_assert!(self.due.len() <= self.waiting.len(), "index and items tell the same");
+    }
+
+    fn take_waiting(&mut self, segment: SegmentId) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&segment)?;
+        self.due.remove(&(waiting.due_ms, segment));
+        Some(waiting)
     }
 
     /// Forgets what an inventory will find again. Suspects stay: an inventory does not see damage inside a shard.
@@ -142,6 +159,7 @@ impl RepairQueue {
 
     /// Everything that failed may be tried again at once: something has changed.
     pub fn forgive(&mut self) {
+        self.due.clear();
         for (_, waiting) in std::mem::take(&mut self.waiting) {
             self.insert(WorkItem { attempts: 0, ..waiting.item });
         }
@@ -149,7 +167,7 @@ impl RepairQueue {
 
     /// When the next waiting segment is due.
     pub fn next_due_ms(&self) -> Option<u64> {
-        self.waiting.values().filter(|w| w.item.attempts < ATTEMPTS_MAX).map(|w| w.due_ms).min()
+        self.due.first().map(|(due_ms, _)| *due_ms)
     }
 
     /// Whether a segment had to be left out since the last call.
@@ -283,6 +301,8 @@ mod tests {
                 }
                 prop_assert!(queue.ready_count() <= 6);
                 prop_assert!(queue.waiting.len() <= 6);
+                let tried_again = queue.waiting.values().filter(|w| w.item.attempts < ATTEMPTS_MAX).count();
+                prop_assert_eq!(queue.due.len(), tried_again);
                 prop_assert!(queue.waiting.keys().all(|id| !queue.items.contains_key(id)));
             }
             queue.forgive();

@@ -108,9 +108,9 @@ mod tests {
                 for gone in &mut statuses[1..=others_gone] {
                     gone.health = Missing;
                 }
-                let mut clock = LossClock::new(1000);
+                let mut clock = LossClock::new(900_000);
                 clock.handle_report(&statuses.iter().map(|s| (s.id, s.health)).collect::<Vec<_>>(), 0);
-                let found = candidates(&map, &statuses, &clock, 10)[0];
+                let found = candidates(&map, &statuses, &clock, 70_000)[0];
                 assert_eq!(found.role, expected, "{intent:?} {health:?} free {free} others gone {others_gone}");
                 assert_eq!(found.weight_bytes, 100 << 30);
             };
