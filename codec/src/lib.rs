@@ -1,1 +1,28 @@
-//! stub
+//! The erasure code of Holdfast over byte slices, the geometry of a segment's stripes, and a many-lane MD5.
+//!
+//! Not here: where shards live (`placement`), what a shard looks like on a disk (`proto`), reading or writing anything.
+//!
+//! **Invariant:** pure. No IO, no clock, no randomness, no threads, no dependency on another crate of the workspace;
+//! the same input gives the same bytes on every machine, whatever instructions it has. No call panics on any argument.
+//!
+//! Start at [`Scheme`] (which code), then [`Geometry`] (which bytes), then [`Codec`] (the work).
+
+pub mod codec;
+pub mod engine;
+pub mod error;
+pub mod geometry;
+pub mod md5_lanes;
+pub mod repair_plan;
+pub mod scheme;
+pub mod slot_set;
+
+mod decode_cache;
+mod field;
+mod matrix;
+
+pub use codec::Codec;
+pub use error::{CodecError, CodecErrorKind};
+pub use geometry::{Geometry, Stripe, default_cell_bytes};
+pub use repair_plan::RepairPlan;
+pub use scheme::{Scheme, SchemeError};
+pub use slot_set::SlotSet;
