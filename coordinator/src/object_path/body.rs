@@ -131,7 +131,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_short_body_is_taken_whole_and_a_long_one_left() {
-        for (pieces, short) in [(vec!["ab", "c"], true), (vec!["abc"], true), (vec![], true), (vec!["ab", "cd"], false)] {
+        for (pieces, short) in [(vec!["ab", "c"], true), (vec!["abc"], true), (vec![], true), (vec!["ab", "cd"], false)]
+        {
             let mut reader = BodyReader::new(body(&pieces), None, 100).unwrap();
             let taken = reader.take_short(3).await.unwrap();
             assert_eq!(taken.as_deref(), short.then_some(pieces.concat().as_bytes()));

@@ -193,10 +193,7 @@ pub(crate) fn verify(expect: &ChecksumExpectation, md5: [u8; 16], value: Vec<u8>
     Ok(crate::metadata::checksum(algorithm.name(), value, 0))
 }
 
-fn expected_value(
-    expect: &ChecksumExpectation,
-    algorithm: ChecksumAlgorithm,
-) -> Result<Option<Vec<u8>>, ObjectError> {
+fn expected_value(expect: &ChecksumExpectation, algorithm: ChecksumAlgorithm) -> Result<Option<Vec<u8>>, ObjectError> {
     let invalid = |reason: String| ObjectError::ChecksumInvalid { algorithm: algorithm.name(), reason };
     let value = match (&expect.value, &expect.trailer) {
         (Some(value), _) => value.clone(),
@@ -249,7 +246,9 @@ mod tests {
         let cpu = Arc::new(CpuPool::new());
         let all: Vec<u8> = (0..50_000u32).map(|i| (i % 251) as u8).collect();
         let keep: Keep = Arc::new(());
-        for (kind, algorithm) in [(ShaKind::Sha1, ChecksumAlgorithm::Sha1), (ShaKind::Sha256, ChecksumAlgorithm::Sha256)] {
+        for (kind, algorithm) in
+            [(ShaKind::Sha1, ChecksumAlgorithm::Sha1), (ShaKind::Sha256, ChecksumAlgorithm::Sha256)]
+        {
             let stream = ShaStream::new(kind, cpu.clone());
             for piece in all.chunks(1000) {
                 stream.push(vec![Bytes::copy_from_slice(&piece[..400]), Bytes::copy_from_slice(&piece[400..])], &keep);
@@ -265,7 +264,11 @@ mod tests {
         let trailer = |text: Option<&'static str>| -> ChecksumExpectation {
             let source: crate::object_path::TrailerSource =
                 Arc::new(move |name| text.filter(|_| name == "x-amz-checksum-crc32c").map(str::to_owned));
-            ChecksumExpectation { algorithm: Some(ChecksumAlgorithm::Crc32c), trailer: Some(source), ..Default::default() }
+            ChecksumExpectation {
+                algorithm: Some(ChecksumAlgorithm::Crc32c),
+                trailer: Some(source),
+                ..Default::default()
+            }
         };
         let ahead = |bytes: &[u8]| ChecksumExpectation {
             algorithm: Some(ChecksumAlgorithm::Crc32),

@@ -143,9 +143,8 @@ impl Gather {
     pub(crate) fn decode_tasks(&self) -> Vec<DecodeTask> {
         let task = |stripe: usize| {
             let slots = 0..self.order.len();
-            let is_missing = |slot: &usize| {
-                self.wanted[slot * self.stripes + stripe] && self.present(*slot, stripe).is_none()
-            };
+            let is_missing =
+                |slot: &usize| self.wanted[slot * self.stripes + stripe] && self.present(*slot, stripe).is_none();
             let wanted: Vec<usize> = slots.clone().filter(is_missing).collect();
             if wanted.is_empty() {
                 return None;

@@ -197,7 +197,9 @@ mod tests {
     #[tokio::test]
     async fn one_stream_in_any_pieces() {
         let pool = Md5Pool::new();
-        for (len, piece) in [(0, 1), (1, 1), (63, 7), (64, 64), (65, 64), (1000, 1), (1000, 63), (70_000, 65_536), (130, 65)] {
+        for (len, piece) in
+            [(0, 1), (1, 1), (63, 7), (64, 64), (65, 64), (1000, 1), (1000, 63), (70_000, 65_536), (130, 65)]
+        {
             check(&pool, len, piece, 3).await;
         }
     }

@@ -53,6 +53,7 @@ use holdfast_proto::node::NodeClient;
 use holdfast_proto::{BackendId, BucketId, Epoch, ErrorKind, SegmentId, Slot, VersionId};
 use in_flight::InFlight;
 use md5_pool::Md5Pool;
+use segment_writer::Patience;
 use shared::{Codecs, Shared, now_ms, random_id_bytes};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -102,17 +103,17 @@ impl ObjectPath {
         options: ObjectPathOptions,
         hints: mpsc::Sender<DamageHint>,
     ) -> Self {
-        Self::with_cell_bytes(metadata, node, layout, options, hints, None)
+        Self::tuned(metadata, node, layout, options, hints, (None, Patience::default()))
     }
 
-    /// As `new`, with another cell length for new segments.
-    fn with_cell_bytes(
+    /// As `new`, with another cell length for new segments and other patience.
+    fn tuned(
         metadata: Arc<dyn Metadata>,
         node: Arc<dyn NodeClient>,
         layout: Layout,
         options: ObjectPathOptions,
         hints: mpsc::Sender<DamageHint>,
-        cell_bytes: Option<u32>,
+        (cell_bytes, patience): (Option<u32>, Patience),
     ) -> Self {
         let shared = Shared {
             metadata,
@@ -129,6 +130,7 @@ impl ObjectPath {
             codecs: Codecs::default(),
             backend_memory: BackendMemory::default(),
             hedge: HedgePolicy::new(),
+            patience,
             cell_bytes,
         };
         Self { shared: Arc::new(shared) }
@@ -142,7 +144,8 @@ impl ObjectPath {
     /// # Errors
     /// As [`ObjectError`] says; nothing is visible then. Only `Metadata(Unavailable)` may leave the outcome open.
     pub async fn put(&self, request: PutRequest, body: BodyStream) -> Result<PutOutcome, ObjectError> {
-        let PutRequest { bucket, key, attributes, owner, object_bytes, object_bytes_max, expect, preconditions } = request;
+        let PutRequest { bucket, key, attributes, owner, object_bytes, object_bytes_max, expect, preconditions } =
+            request;
         let bucket_id = BucketId(bucket.id);
         let metadata = self.shared.metadata.clone();
         if precondition::has_conditions(&preconditions) {

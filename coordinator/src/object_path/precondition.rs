@@ -40,7 +40,8 @@ mod tests {
 
     #[test]
     fn table() {
-        let version = |etag: &str, delete_marker| ObjectVersion { etag: etag.into(), delete_marker, ..Default::default() };
+        let version =
+            |etag: &str, delete_marker| ObjectVersion { etag: etag.into(), delete_marker, ..Default::default() };
         let one = |etag: &str| Some(EtagCondition::OneOf(vec!["zz".into(), etag.into()]));
         let any = || Some(EtagCondition::Any);
         let check = |if_match, if_none_match, current: Option<&ObjectVersion>| {

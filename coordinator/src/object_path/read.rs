@@ -67,7 +67,9 @@ fn inline_bytes(version: &ObjectVersion, range: Range<u64>) -> Result<Bytes, Obj
 }
 
 fn short_record(version: &ObjectVersion) -> ObjectError {
-    ObjectError::Internal { reason: format!("record of version {} holds fewer bytes than it says", version.version_id()) }
+    ObjectError::Internal {
+        reason: format!("record of version {} holds fewer bytes than it says", version.version_id()),
+    }
 }
 
 /// What is left to be read of a version.
@@ -228,12 +230,8 @@ fn in_task(
 /// Reads a window's bytes: slices of what the shards gave, in object order, not copied.
 async fn read_bytes(shared: &Arc<Shared>, window: &Window) -> Result<VecDeque<Bytes>, ObjectError> {
     let (layout, k) = (&*window.layout, window.layout.codec.scheme().k());
-    let request = WindowRequest {
-        layout,
-        stripes: window.stripes.clone(),
-        purpose: Purpose::Serve,
-        last_choice: SlotSet::new(),
-    };
+    let request =
+        WindowRequest { layout, stripes: window.stripes.clone(), purpose: Purpose::Serve, last_choice: SlotSet::new() };
     // The part of a cell that is wanted, as object bytes within the segment, and where the cell's own begin.
     let wanted = |slot: usize, index: u32| {
         let cell = layout.geometry.stripe(index).data_range(slot);

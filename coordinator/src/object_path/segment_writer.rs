@@ -34,14 +34,29 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pauses before a backend that is busy is asked again to begin.
 const BEGIN_RETRIES: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(40), Duration::from_millis(160)];
-/// How long all backends together may take to take a batch, or to make a segment durable: longer means a machine that
-/// is beyond serving (a healthy disk syncs in milliseconds, a badly overloaded one in seconds).
-const STEP_TIMEOUT: Duration = Duration::from_secs(60);
-/// Once k+1 backends have taken a batch, the others get a multiple of the time so far, within these bounds. Dropping a
-/// shard in the middle costs a repair of all of it, so the patience is long.
-const APPEND_GRACE: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(30);
-/// Once k+1 shards are durable the client waits for the others no longer than this. They finish in the background.
-const FINISH_GRACE: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(1);
+/// How long slow backends are waited for.
+#[derive(Clone, Debug)]
+pub(crate) struct Patience {
+    /// How long all backends together may take to take a batch, or to make a segment durable.
+    pub(crate) step: Duration,
+    /// Once k+1 backends have taken a batch, the others get a multiple of the time so far, within these bounds.
+    pub(crate) append_grace: RangeInclusive<Duration>,
+    /// Once k+1 shards are durable, the client waits for the others no longer than this. They finish in the background.
+    pub(crate) finish_grace: RangeInclusive<Duration>,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            // Longer means a machine that is beyond serving: a healthy disk syncs in milliseconds, a badly overloaded
+            // one in seconds.
+            step: Duration::from_secs(60),
+            // Dropping a shard in the middle costs a repair of all of it.
+            append_grace: Duration::from_secs(5)..=Duration::from_secs(30),
+            finish_grace: Duration::from_millis(50)..=Duration::from_secs(1),
+        }
+    }
+}
 
 /// What a segment will be.
 pub(crate) struct SegmentPlan {
@@ -53,6 +68,7 @@ pub(crate) struct SegmentPlan {
     /// Where it begins in its object or part.
     pub(crate) segment_offset: u64,
     pub(crate) created_ms: u64,
+    pub(crate) patience: Patience,
 }
 
 /// Coded stripes on their way to the writer; the permit is given back when all shards have taken them.
@@ -99,7 +115,7 @@ pub(crate) async fn write_segment(
             (Some(run), Some(next)) => Some(run.join(next)),
             (run, next) => run.or(next),
         };
-        append_all(&mut lanes, coded.cells, needed).await;
+        append_all(&mut lanes, coded.cells, needed, &plan.patience).await;
         drop(batch.permit);
         check_enough(&lanes, needed)?;
     }
@@ -161,28 +177,32 @@ async fn begin(
 }
 
 /// Appends each lane's cells. Lanes that fail, or lag far behind k+1 others, lose their writer.
-async fn append_all(lanes: &mut [Lane], cells: Vec<Vec<Cell>>, needed: usize) {
+async fn append_all(lanes: &mut [Lane], cells: Vec<Vec<Cell>>, needed: usize, patience: &Patience) {
     let started = Instant::now();
-    let mut deadline = started + STEP_TIMEOUT;
+    let mut deadline = started + patience.step;
     let mut done = 0u64;
     {
-        let mut appends: FuturesUnordered<_> = lanes.iter_mut().zip(cells).filter_map(|(lane, cells)| {
-            for cell in &cells {
-                lane.root.update(&cell.hash);
-            }
-            let writer = lane.writer.as_mut()?;
-            let (slot, failure) = (lane.slot, &mut lane.failure);
-            Some(async move {
-                *failure = writer.append(cells).await.err();
-                (slot, failure.is_none())
+        let mut appends: FuturesUnordered<_> = lanes
+            .iter_mut()
+            .zip(cells)
+            .filter_map(|(lane, cells)| {
+                for cell in &cells {
+                    lane.root.update(&cell.hash);
+                }
+                let writer = lane.writer.as_mut()?;
+                let (slot, failure) = (lane.slot, &mut lane.failure);
+                Some(async move {
+                    *failure = writer.append(cells).await.err();
+                    (slot, failure.is_none())
+                })
             })
-        }).collect();
+            .collect();
         let mut taken = 0;
         while let Ok(Some((slot, is_taken))) = timeout_at(deadline, appends.next()).await {
             done |= 1 << slot;
             taken += usize::from(is_taken);
             if is_taken && taken == needed {
-                deadline = deadline.min(Instant::now() + grace(started.elapsed() * 4, &APPEND_GRACE));
+                deadline = deadline.min(Instant::now() + grace(started.elapsed() * 4, &patience.append_grace));
             }
         }
     }
@@ -214,7 +234,7 @@ async fn finish_all(
         }
     }
     let started = Instant::now();
-    let mut deadline = started + STEP_TIMEOUT;
+    let mut deadline = started + plan.patience.step;
     let mut durable_slots = 0u64;
     while let Ok(Some(finished)) = timeout_at(deadline, finishing.join_next()).await {
         // A finish that panicked counts as failed; its lane keeps no writer.
@@ -227,7 +247,7 @@ async fn finish_all(
             }
         }
         if durable_slots.count_ones() as usize >= needed {
-            deadline = deadline.min(Instant::now() + grace(started.elapsed() * 2, &FINISH_GRACE));
+            deadline = deadline.min(Instant::now() + grace(started.elapsed() * 2, &plan.patience.finish_grace));
         }
     }
     let durable = durable_slots.count_ones();
@@ -235,7 +255,7 @@ async fn finish_all(
         return Err(too_few(&lanes, durable as usize, needed));
     }
     if !finishing.is_empty() {
-        tokio::spawn(finish_stragglers(node.clone(), hints.clone(), plan.life.clone(), finishing));
+        tokio::spawn(finish_stragglers(node.clone(), hints.clone(), plan.life.clone(), plan.patience.step, finishing));
     }
     Ok((roots, durable_slots))
 }
@@ -260,10 +280,11 @@ async fn finish_stragglers(
     node: Arc<dyn NodeClient>,
     hints: mpsc::Sender<DamageHint>,
     life: Arc<SegmentLife>,
+    patience: Duration,
     mut finishing: JoinSet<(usize, Result<(), ShardError>)>,
 ) {
     let mut settled = Vec::new();
-    let deadline = Instant::now() + STEP_TIMEOUT;
+    let deadline = Instant::now() + patience;
     while let Ok(Some(finished)) = timeout_at(deadline, finishing.join_next()).await {
         let Ok((slot, _)) = finished else { continue };
         let (shard, backend) = (life.shard(slot), life.targets[slot]);

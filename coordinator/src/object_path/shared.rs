@@ -11,6 +11,7 @@ use super::cpu_pool::CpuPool;
 use super::hedge::HedgePolicy;
 use super::in_flight::InFlight;
 use super::md5_pool::Md5Pool;
+use super::segment_writer::Patience;
 use crate::layout::Layout;
 use crate::metadata::Metadata;
 use holdfast_codec::{Codec, Scheme, default_cell_bytes};
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) codecs: Codecs,
     pub(crate) backend_memory: BackendMemory,
     pub(crate) hedge: HedgePolicy,
+    pub(crate) patience: Patience,
     /// Cell length of new segments, for tests that need many stripes of few bytes.
     pub(crate) cell_bytes: Option<u32>,
 }

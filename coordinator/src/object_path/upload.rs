@@ -75,7 +75,11 @@ pub(crate) struct Stored {
 }
 
 /// Stores a body. Dropped midway, or failing, it leaves nothing behind (see `uncommitted`).
-pub(crate) async fn store(shared: &Arc<Shared>, request: StoreRequest, body: BodyStream) -> Result<Stored, ObjectError> {
+pub(crate) async fn store(
+    shared: &Arc<Shared>,
+    request: StoreRequest,
+    body: BodyStream,
+) -> Result<Stored, ObjectError> {
     let mut body = BodyReader::new(body, request.declared, request.limit)?;
     let inline_bytes_max = request.inline_bytes_max.filter(|max| request.declared.is_none_or(|bytes| bytes <= *max));
     if let Some(max) = inline_bytes_max {
@@ -361,6 +365,7 @@ impl Upload {
             geometry,
             segment_offset: self.object_bytes,
             created_ms: now_ms(),
+            patience: self.shared.patience.clone(),
         };
         let (batches, inbox) = mpsc::channel(BATCHES_WAITING);
         let (answer, outcome) = oneshot::channel();

@@ -175,7 +175,10 @@ fn take_answer(shared: &Shared, request: &WindowRequest<'_>, gather: &mut Gather
         // A backend that is away as a whole is the business of its health probe, not a hint for every shard on it.
         Err(error) => matches!(
             error,
-            ShardError::NotFound { .. } | ShardError::Damaged { .. } | ShardError::Io { .. } | ShardError::Invalid { .. }
+            ShardError::NotFound { .. }
+                | ShardError::Damaged { .. }
+                | ShardError::Io { .. }
+                | ShardError::Invalid { .. }
         ),
     };
     if is_damaged && request.purpose == Purpose::Serve {
@@ -207,11 +210,7 @@ fn cut_cells(request: &WindowRequest<'_>, ask: &Ask, read: &ShardRead) -> Vec<Op
 }
 
 /// Computes the wanted cells that did not come, on the coding threads.
-async fn decode(
-    shared: &Arc<Shared>,
-    request: &WindowRequest<'_>,
-    mut gather: Gather,
-) -> Result<Gather, ObjectError> {
+async fn decode(shared: &Arc<Shared>, request: &WindowRequest<'_>, mut gather: Gather) -> Result<Gather, ObjectError> {
     let tasks = gather.decode_tasks();
     if tasks.is_empty() {
         return Ok(gather);
