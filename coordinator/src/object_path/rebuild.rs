@@ -48,6 +48,8 @@ pub(crate) async fn rebuild(
     }
     let begins = wanted.iter().map(|&(slot, backend)| begin(shared, &layout, context, slot, backend));
     let mut targets: Vec<Target> = futures::future::join_all(begins).await;
+    // A shard writer may be sent to another thread but not shared: only the slots cross the reads.
+    let wanted_slots: Vec<usize> = targets.iter().map(|target| target.slot).collect();
     let stripes_total = layout.geometry.stripe_count();
     let stripe_bytes = u64::from(layout.geometry.cell_bytes()) * u64::try_from(n).unwrap_or(u64::MAX);
     let stripes_max = u32::try_from(WINDOW_BYTES / stripe_bytes).unwrap_or(u32::MAX).max(1);
@@ -56,7 +58,7 @@ pub(crate) async fn rebuild(
         let stripes = at..stripes_total.min(at.saturating_add(stripes_max));
         at = stripes.end;
         let permit = shared.read_budget.acquire(stripe_bytes * u64::from(stripes.end - stripes.start)).await;
-        let cells = rebuild_window(shared, &layout, stripes, &targets).await?;
+        let cells = rebuild_window(shared, &layout, stripes, &wanted_slots).await?;
         append_all(&mut targets, cells).await;
         drop(permit);
     }
@@ -97,18 +99,18 @@ async fn rebuild_window(
     shared: &Arc<Shared>,
     layout: &SegmentLayout,
     stripes: Range<u32>,
-    targets: &[Target],
+    wanted: &[usize],
 ) -> Result<Vec<Vec<Cell>>, ObjectError> {
-    let slots: SlotSet = targets.iter().map(|target| target.slot).collect();
+    let slots: SlotSet = wanted.iter().copied().collect();
     let count = stripes.len();
     // What is left of a shard to be replaced is used only where the others do not suffice.
     let request = WindowRequest { layout, stripes, purpose: Purpose::Rebuild, last_choice: slots };
     let gather = read_window(shared, &request, |slot, _| slots.contains(slot)).await?;
     let missing = || ObjectError::Internal { reason: "a window lacks a cell it was read for".to_owned() };
-    let cells_of = |target: &Target| {
-        (0..count).map(|stripe| gather.present(target.slot, stripe).cloned().ok_or_else(missing)).collect()
+    let cells_of = |slot: &usize| {
+        (0..count).map(|stripe| gather.present(*slot, stripe).cloned().ok_or_else(missing)).collect()
     };
-    let cells: Vec<Vec<Bytes>> = targets.iter().map(cells_of).collect::<Result<_, _>>()?;
+    let cells: Vec<Vec<Bytes>> = wanted.iter().map(cells_of).collect::<Result<_, _>>()?;
     let hashed = shared.cpu.run(move || {
         let hashed = |bytes: Bytes| Cell { hash: *blake3::hash(&bytes).as_bytes(), bytes };
         cells.into_iter().map(|cells| cells.into_iter().map(hashed).collect()).collect()
