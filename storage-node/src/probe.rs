@@ -36,6 +36,12 @@ pub(crate) async fn round(inner: &Arc<Inner>, opening_wait: Duration) {
     settle(inner, Duration::ZERO).await;
     look_for_closed(inner).await;
     settle(inner, opening_wait).await;
+    // What was opened just now has not said how it is.
+    let is_new = |a: &Attachment| matches!(a.state, State::Open { last: None, asked: None, .. });
+    let has_new = inner.attachments.lock().values().any(is_new);
+    if has_new {
+        settle(inner, Duration::ZERO).await;
+    }
 }
 
 /// Asks the open, and collects what has been opened or let go.

@@ -10,7 +10,7 @@ use super::layout_change::{REPLACED_SUFFIX, candidates_for, change, planned, ref
 use super::shared::{Doubt, Shared};
 use crate::metadata::{BackendRecord, ClusterMap};
 use holdfast_codec::Scheme;
-use holdfast_placement::{CandidateRole, prove};
+use holdfast_placement::{Candidate, CandidateRole, prove};
 use holdfast_proto::BackendId;
 use holdfast_proto::admin::{BackendAdd, BackendIntent, BackendView};
 use holdfast_proto::node::{BackendHealth, BackendStatus};
@@ -81,10 +81,11 @@ where
 {
     let result = work.await;
     let is_known = shared.layout.current().backends.iter().any(|r| r.id == backend);
-    if result.is_err() && !is_known {
-        if let Err(error) = shared.node.remove_backend(backend).await {
-            tracing::warn!(id = %backend, %error, "detach a backend that was not taken into the map");
-        }
+    if result.is_err()
+        && !is_known
+        && let Err(error) = shared.node.remove_backend(backend).await
+    {
+        tracing::warn!(id = %backend, %error, "detach a backend that was not taken into the map");
     }
     result
 }
@@ -130,11 +131,13 @@ pub(crate) async fn drain(shared: &Shared, name: &str) -> MaintenanceResult<Back
             return Ok(None);
         }
         let needed = slots_of(&map.table)?;
-        let left = candidates_for(shared, map).iter().filter(|c| c.role == CandidateRole::Active && c.id != id).count();
+        let reach = shared.reach();
+        let takes_shards = |c: &Candidate| c.role == CandidateRole::Active && c.id != id && reach.can_write(c.id);
+        let left = candidates_for(shared, map).iter().filter(|c| takes_shards(c)).count();
         if left < needed {
             return Err(MaintenanceError::Refused {
                 reason: format!(
-                    "draining {} would leave {left} backends in use, and every segment needs {needed} different ones",
+                    "draining {} would leave {left} backends that take shards, and every segment needs {needed} different ones",
                     record.name
                 ),
                 next_step: "add one first: holdfast backend add disk:PATH".to_owned(),
@@ -233,10 +236,8 @@ pub(crate) async fn replace(shared: &Shared, name: &str, add: BackendAdd) -> Mai
     let status = shared.node.add_backend(&add.location, &new_name).await?;
     let new = BackendRecord { id: status.id, name: new_name, location: status.location, intent: BackendIntent::Active };
     attach(shared, new.id, change(shared, |map| with_replaced(map, &old, &new, is_gone).map(Some))).await?;
-    if is_gone {
-        if let Err(error) = shared.node.remove_backend(old.id).await {
-            tracing::warn!(id = %old.id, %error, "detach the replaced backend");
-        }
+    if is_gone && let Err(error) = shared.node.remove_backend(old.id).await {
+        tracing::warn!(id = %old.id, %error, "detach the replaced backend");
     }
     health::check(shared).await;
     shared.request_inventory(Doubt::FewerShards);

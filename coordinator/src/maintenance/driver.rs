@@ -18,6 +18,8 @@ use tokio::task::JoinSet;
 const INVENTORY_REST_MS: u64 = 200;
 /// Wait after an inventory failed.
 const INVENTORY_RETRY: Duration = Duration::from_secs(1);
+/// How often to look whether writes by an older layout have ended, while moves wait for that.
+const FENCE_POLL: Duration = Duration::from_millis(500);
 /// One segment may take so long (64 MiB at 128 KiB/s on each of its disks is far slower than any disk that is alive).
 const SEGMENT_TIMEOUT: Duration = Duration::from_secs(600);
 /// Hints taken in one go.
@@ -55,7 +57,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 fn is_inventory_due(shared: &Shared, not_before_ms: u64) -> bool {
     let now_ms = shared.now_ms();
-    let repair = shared.repair.lock();
+    let mut repair = shared.repair.lock();
+    if repair.waits_for_fence && shared.is_fenced(shared.layout.current().table.epoch) {
+        repair.waits_for_fence = false;
+        repair.inventory_wanted = true;
+    }
     let is_old = now_ms.saturating_sub(repair.scanned_ms) >= as_ms(shared.options.inventory_period);
     (repair.inventory_wanted || is_old) && now_ms >= not_before_ms
 }
@@ -69,7 +75,8 @@ fn next_wait(shared: &Shared, repair: &super::shared::RepairState, inventory_not
     };
     let next_try = repair.queue.next_due_ms().filter(|_| !repair.is_paused);
     let next_ms = next_try.map_or(next_inventory, |due| due.min(next_inventory));
-    Duration::from_millis(next_ms.saturating_sub(now_ms))
+    let wait = Duration::from_millis(next_ms.saturating_sub(now_ms));
+    if repair.waits_for_fence { wait.min(FENCE_POLL) } else { wait }
 }
 
 async fn handle_inventory_end(shared: &Arc<Shared>, end: ScanEnd) {

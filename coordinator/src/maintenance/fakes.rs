@@ -411,6 +411,8 @@ pub(super) struct FakeRebuilder {
     pub(super) layout: crate::layout::Layout,
     pub(super) in_flight: Mutex<HashSet<SegmentId>>,
     pub(super) rebuilt: AtomicU64,
+    /// What a write under way is said to place its shards by.
+    pub(super) oldest_epoch: Mutex<Option<Epoch>>,
 }
 
 #[async_trait]
@@ -453,6 +455,9 @@ impl ShardRebuilder for FakeRebuilder {
     }
     fn is_in_flight(&self, segment: SegmentId) -> bool {
         self.in_flight.lock().contains(&segment)
+    }
+    fn oldest_epoch_in_flight(&self) -> Option<Epoch> {
+        *self.oldest_epoch.lock()
     }
 }
 

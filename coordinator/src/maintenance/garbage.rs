@@ -23,7 +23,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut first_seen: HashMap<u64, u64> = HashMap::new();
     let mut wait = PERIOD;
     while shared.rest(wait).await {
-        wait = match collect(&shared, &mut first_seen).await {
+        let collected = tokio::select! {
+            collected = collect(&shared, &mut first_seen) => collected,
+            // What was freed and not yet forgotten is freed again after the next start, which does no harm.
+            () = shared.cancel.cancelled() => return,
+        };
+        wait = match collected {
             Ok(true) => Duration::ZERO,
             Ok(false) => PERIOD,
             Err(error) => {

@@ -106,9 +106,13 @@ pub(crate) fn target_slots(map: &ClusterMap, backend: BackendId) -> u32 {
 
 /// After an inventory: backends being drained on which nothing is left become drained; replaced ones are forgotten;
 /// those that still have slots because a move was under way are planned again. `listed`: shards left on each backend
-/// that answered.
-pub(crate) async fn settle_backends(shared: &Shared, listed: &BTreeMap<BackendId, u64>) {
+/// that answered, in an inventory taken by the layout of `epoch`.
+pub(crate) async fn settle_backends(shared: &Shared, epoch: Epoch, listed: &BTreeMap<BackendId, u64>) {
     let map = shared.layout.current();
+    if map.table.epoch != epoch {
+        // The inventory says nothing of what the newer layout may have written there; the next one will.
+        return;
+    }
     let reach = shared.reach();
     let mut drained = Vec::new();
     let mut forgotten = Vec::new();

@@ -3,7 +3,8 @@
 //! unowned shards to the orphan sweep, and commits the PGs whose moves are complete.
 //!
 //! **Invariants:** figures are replaced only by a complete inventory; a PG is committed only if every segment of it was
-//! seen whole at its target in one inventory that began after the target was set.
+//! seen whole at its target in one inventory that began after the target was set and after the last write by an older
+//! layout had ended.
 
 use super::layout_change::{change, settle_backends};
 use super::orphans;
@@ -11,6 +12,7 @@ use super::shared::{Doubt, Phase, Shared};
 use crate::metadata::{ClusterMap, MetadataError};
 use crate::repair::{MarginTable, Reach, SegmentPlan, SegmentShape, Unowned, WindowInventory, WorkItem, plan_segment};
 use futures::future::join_all;
+use holdfast_proto::admin::BackendIntent;
 use holdfast_proto::node::{ShardError, ShardStat};
 use holdfast_proto::{BackendId, Epoch, PgId, SegmentId, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +49,8 @@ struct Scan<'a> {
     shared: &'a Shared,
     map: Arc<ClusterMap>,
     reach: Reach,
+    /// No write places shards by an older layout any more: what was seen stays so.
+    is_fenced: bool,
     margins: MarginTable,
     blocked: BTreeMap<BackendId, u64>,
     unsettled: BTreeSet<PgId>,
@@ -79,6 +83,7 @@ async fn try_inventory(shared: &Arc<Shared>) -> Result<(), ScanEnd> {
         shared,
         map: shared.layout.current(),
         reach: shared.reach(),
+        is_fenced: false,
         margins: MarginTable::default(),
         blocked: BTreeMap::new(),
         unsettled: BTreeSet::new(),
@@ -87,6 +92,7 @@ async fn try_inventory(shared: &Arc<Shared>) -> Result<(), ScanEnd> {
         deletes: BTreeMap::new(),
         unreadable_records: 0,
     };
+    scan.is_fenced = shared.is_fenced(scan.map.table.epoch);
     let mut after = None;
     loop {
         let (until, is_last) = scan.take_window(after).await?;
@@ -98,10 +104,14 @@ async fn try_inventory(shared: &Arc<Shared>) -> Result<(), ScanEnd> {
     scan.sweep().await;
     let listed = std::mem::take(&mut scan.listed);
     let settled = scan.settled_pgs();
-    let epoch = scan.map.table.epoch;
+    let (epoch, is_fenced) = (scan.map.table.epoch, scan.is_fenced);
+    let is_moving = !settled.is_empty() || scan.map.backends.iter().any(|b| b.intent == BackendIntent::Draining);
     publish(shared, scan, doubts);
-    commit_settled(shared, epoch, &settled).await;
-    settle_backends(shared, &listed).await;
+    shared.repair.lock().waits_for_fence = is_moving && !is_fenced;
+    if is_fenced {
+        commit_settled(shared, epoch, &settled).await;
+        settle_backends(shared, epoch, &listed).await;
+    }
     Ok(())
 }
 
@@ -128,9 +138,6 @@ impl Scan<'_> {
         let pg_count = u32::try_from(self.map.table.pgs.len()).unwrap_or(u32::MAX);
         for pg in (0..pg_count).map(PgId) {
             self.list_pg(&mut window, pg, &backends).await?;
-            if self.unowned.len() >= UNOWNED_MAX {
-                self.sweep().await;
-            }
         }
         if window.segments().iter().any(|(shape, holdings)| !self.plan(shape, holdings).is_some_and(|p| p.is_settled()))
         {
@@ -198,6 +205,9 @@ impl Scan<'_> {
                 let count = u64::try_from(page.iter().filter(|s| s.id.segment <= window.until()).count()).unwrap_or(0);
                 *self.listed.entry(*backend).or_default() += count;
                 let wants_more = window.take_page(pg, *backend, &page, &mut self.unowned);
+                if self.unowned.len() >= UNOWNED_MAX {
+                    self.sweep().await;
+                }
                 let Some(last) = page.last().filter(|_| wants_more && page.len() >= SHARD_PAGE) else { break };
                 let next = Some(last.id);
                 page = self.list(*backend, pg, next).await?;

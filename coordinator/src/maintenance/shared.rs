@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use holdfast_proto::admin::{RepairStatus, ScrubStatus};
 use holdfast_proto::manifest::Segment;
 use holdfast_proto::node::{BackendStatus, NodeClient};
-use holdfast_proto::{BackendId, SegmentId, ShardId, Slot};
+use holdfast_proto::{BackendId, Epoch, SegmentId, ShardId, Slot};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -90,6 +90,8 @@ pub trait ShardRebuilder: Send + Sync + 'static {
     ) -> Result<u64, ObjectError>;
     /// Whether the segment is being written by a request under way.
     fn is_in_flight(&self, segment: SegmentId) -> bool;
+    /// The oldest epoch that a write under way places its shards by; `None` if nothing is being written.
+    fn oldest_epoch_in_flight(&self) -> Option<Epoch>;
 }
 
 #[async_trait]
@@ -104,6 +106,9 @@ impl ShardRebuilder for ObjectPath {
     }
     fn is_in_flight(&self, segment: SegmentId) -> bool {
         ObjectPath::is_in_flight(self, segment)
+    }
+    fn oldest_epoch_in_flight(&self) -> Option<Epoch> {
+        ObjectPath::oldest_epoch_in_flight(self)
     }
 }
 
@@ -129,6 +134,8 @@ pub(crate) struct RepairState {
     pub(crate) phase: Phase,
     pub(crate) is_paused: bool,
     pub(crate) inventory_wanted: bool,
+    /// Moves that looked complete wait for writes by an older layout to end.
+    pub(crate) waits_for_fence: bool,
     /// Grows with every event that may have cost shards.
     pub(crate) doubts: u64,
     /// `doubts` when the last complete inventory began; `None` before the first.
@@ -204,6 +211,7 @@ impl Shared {
             phase: Phase::Scanning,
             is_paused: false,
             inventory_wanted: true,
+            waits_for_fence: false,
             doubts: 0,
             doubts_settled: None,
             scanned_ms: 0,
@@ -263,6 +271,11 @@ impl Shared {
             reach.distrust(*backend);
         }
         reach
+    }
+
+    /// Whether no write places shards by a layout older than `epoch` any more.
+    pub(crate) fn is_fenced(&self, epoch: Epoch) -> bool {
+        self.rebuilder.oldest_epoch_in_flight().is_none_or(|oldest| oldest >= epoch)
     }
 
     /// Leaves a backend out of inventories for a while.

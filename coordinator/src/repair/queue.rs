@@ -94,11 +94,11 @@ impl RepairQueue {
         }
         self.ready.insert((item.margin, item.segment));
         self.items.insert(item.segment, item);
-        if self.items.len() > self.items_max {
-            if let Some((_, segment)) = self.ready.pop_last() {
-                self.items.remove(&segment);
-                self.has_overflowed = true;
-            }
+        if self.items.len() > self.items_max
+            && let Some((_, segment)) = self.ready.pop_last()
+        {
+            self.items.remove(&segment);
+            self.has_overflowed = true;
         }
         debug_assert_eq!(self.ready.len(), self.items.len(), "index and items tell the same");
     }
