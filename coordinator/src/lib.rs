@@ -4,6 +4,8 @@
 #![recursion_limit = "256"]
 
 pub mod layout;
+pub mod maintenance;
 pub mod metadata;
 pub mod object_path;
+pub mod repair;
 pub mod s3;

@@ -1,1 +1,20 @@
-//! stub
+//! A storage node: the backends of one machine behind `proto::node::NodeClient`.
+//!
+//! Here: which directory is which backend, noticing that one is gone or back, adding and removing. Not here: how a
+//! backend keeps shards (`backends`), what belongs where (`coordinator`).
+//!
+//! **Invariant:** a call reaches a backend only while the directory it was opened in has proven to be that backend; a
+//! backend that is not there is reported, never fatal.
+
+mod attachment;
+mod local_node;
+mod location;
+mod matching;
+mod opener;
+mod probe;
+
+#[cfg(test)]
+mod tests;
+
+pub use local_node::{BackendSpec, LocalNode, LocalNodeOptions};
+pub use location::{Location, LocationError};

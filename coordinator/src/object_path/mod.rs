@@ -1,20 +1,75 @@
 //! The object path: bytes in, coded shards out, and back. `api` is what the S3 layer calls.
+//!
+//!     put: body -> upload -> coding -> segment_writer -> node        read: read -> window (gather) -> node
+//!                     \-> md5_pool, checksum       then -> metadata                \-> decode, where shards fail
+//!
+//! Not here: HTTP and S3's words (`s3`), when and what to repair (`maintenance`), records (`metadata`).
+//!
+//! **Invariant:** a version becomes visible only after at least k+1 shards of each of its segments are durable and its
+//! checksums hold; what fails before that leaves nothing visible, and its shards are deleted.
+//!
+//! Order of a write: shards durable, then the record, then the answer. A later parallel commit would propose the record
+//! as staged where `store` begins, and complete it in `commit`.
+
 pub mod api;
+
+mod backend_memory;
+mod body;
+mod budget;
+mod cell_stock;
+mod checksum;
+mod coding;
+mod cpu_pool;
+mod gather;
+mod hedge;
+mod in_flight;
+mod md5_pool;
+mod precondition;
+mod read;
+mod rebuild;
+mod segment_layout;
+mod segment_writer;
+mod shared;
+mod uncommitted;
+mod upload;
+mod upload_budget;
+mod window;
+
+#[cfg(test)]
+mod tests;
+
 pub use api::*;
+pub use shared::RebuildContext;
 
 use crate::layout::Layout;
-use crate::metadata::Metadata;
-use holdfast_proto::SegmentId;
+use crate::metadata::{Metadata, MetadataResult, PutVersion, VersionSelector};
+use backend_memory::BackendMemory;
+use budget::ByteBudget;
+use cell_stock::CellStock;
+use cpu_pool::CpuPool;
+use hedge::HedgePolicy;
+use holdfast_proto::manifest::{ObjectVersion, Part, Segment};
 use holdfast_proto::node::NodeClient;
+use holdfast_proto::{BackendId, BucketId, Epoch, ErrorKind, SegmentId, Slot, VersionId};
+use in_flight::InFlight;
+use md5_pool::Md5Pool;
+use segment_writer::Patience;
+use shared::{Codecs, Shared, now_ms, random_id_bytes};
 use std::sync::Arc;
 use tokio::sync::mpsc;
+use uncommitted::Uncommitted;
+use upload::{Content, StoreRequest, store};
+
+/// Largest object of one PUT, and largest part: S3's own limit.
+pub const OBJECT_BYTES_MAX: u64 = 5 << 30;
 
 /// Settings of the object path.
 #[derive(Clone, Debug)]
 pub struct ObjectPathOptions {
-    /// Objects and parts up to this many bytes live in their metadata record.
+    /// Objects up to this many bytes live in their metadata record. (Parts never do: a completed version has either
+    /// inline bytes or segments.)
     pub inline_bytes_max: u64,
-    /// Object bytes in a full segment.
+    /// Object bytes in a full segment; rounded down to whole stripes.
     pub segment_bytes: u64,
     /// Bytes of cell buffers all uploads together may hold.
     pub write_buffer_bytes: u64,
@@ -36,7 +91,7 @@ impl Default for ObjectPathOptions {
 /// Reads and writes objects. Cheap to clone.
 #[derive(Clone)]
 pub struct ObjectPath {
-    _inner: Arc<()>,
+    shared: Arc<Shared>,
 }
 
 impl ObjectPath {
@@ -48,27 +103,193 @@ impl ObjectPath {
         options: ObjectPathOptions,
         hints: mpsc::Sender<DamageHint>,
     ) -> Self {
-        let _ = (metadata, node, layout, options, hints);
-        todo!()
+        Self::tuned(metadata, node, layout, options, hints, (None, Patience::default()))
     }
+
+    /// As `new`, with another cell length for new segments and other patience.
+    fn tuned(
+        metadata: Arc<dyn Metadata>,
+        node: Arc<dyn NodeClient>,
+        layout: Layout,
+        options: ObjectPathOptions,
+        hints: mpsc::Sender<DamageHint>,
+        (cell_bytes, patience): (Option<u32>, Patience),
+    ) -> Self {
+        let shared = Shared {
+            metadata,
+            node,
+            layout,
+            hints,
+            in_flight: Arc::new(InFlight::default()),
+            write_budget: ByteBudget::new(options.write_buffer_bytes),
+            read_budget: ByteBudget::new(options.read_buffer_bytes),
+            options,
+            stock: CellStock::new(),
+            cpu: Arc::new(CpuPool::new()),
+            md5: Md5Pool::new(),
+            codecs: Codecs::default(),
+            backend_memory: BackendMemory::default(),
+            hedge: HedgePolicy::new(),
+            patience,
+            cell_bytes,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
     /// Stores an object. On return the version is durable and visible.
+    ///
+    /// Dropping the future before the record was proposed leaves nothing visible, and the shards are deleted in the
+    /// background; after that the outcome is decided without it.
+    ///
+    /// # Errors
+    /// As [`ObjectError`] says; nothing is visible then. Only `Metadata(Unavailable)` may leave the outcome open.
     pub async fn put(&self, request: PutRequest, body: BodyStream) -> Result<PutOutcome, ObjectError> {
-        let _ = (request, body);
-        todo!()
+        let PutRequest { bucket, key, attributes, owner, object_bytes, object_bytes_max, expect, preconditions } =
+            request;
+        let bucket_id = BucketId(bucket.id);
+        let metadata = self.shared.metadata.clone();
+        if precondition::has_conditions(&preconditions) {
+            let current = metadata.get_version(bucket_id, &key, VersionSelector::Current).await?;
+            precondition::judge(&preconditions, current.as_ref())?;
+        }
+        // Fixed before anything is proposed: a retried proposal makes the same version.
+        let version = VersionId::from_parts(now_ms(), random_id_bytes());
+        let store_request = StoreRequest {
+            owner: RebuildContext { bucket: bucket_id, key_hash: key_hash(&key), version },
+            declared: object_bytes,
+            limit: object_bytes_max.unwrap_or(OBJECT_BYTES_MAX).min(OBJECT_BYTES_MAX),
+            inline_bytes_max: Some(self.shared.options.inline_bytes_max),
+            expect,
+        };
+        let stored = Box::pin(store(&self.shared, store_request, body)).await?;
+        let (inline, segments) = stored.content.into_parts();
+        let record = ObjectVersion {
+            version: version.as_bytes().to_vec().into(),
+            object_bytes: stored.object_bytes,
+            etag: hex::encode(stored.md5),
+            modified_ms: now_ms(),
+            attributes: Some(attributes),
+            checksums: vec![stored.checksum],
+            inline,
+            segments,
+            owner,
+            // `is_null` is decided in `apply`; a PUT has no parts and is no delete marker.
+            ..Default::default()
+        };
+        let versioning = bucket.versioning();
+        let put = PutVersion { bucket: bucket_id, key, version: record, versioning, preconditions };
+        let call = async move { metadata.put_version(put).await };
+        let version = self.commit(stored.uncommitted, stored.missing, call).await?;
+        Ok(PutOutcome { version, receipt: stored.receipt })
     }
-    /// Stores a part.
+
+    /// Stores a part. On return it is durable and listed.
+    ///
+    /// # Errors
+    /// As for [`Self::put`]; an upload that does not exist is refused before the body is read.
     pub async fn put_part(&self, request: PutPartRequest, body: BodyStream) -> Result<PutPartOutcome, ObjectError> {
-        let _ = (request, body);
-        todo!()
+        let PutPartRequest { bucket, key, upload, number, part_bytes, expect } = request;
+        let bucket = BucketId(bucket.id);
+        let metadata = self.shared.metadata.clone();
+        metadata.upload_get(bucket, &key, upload).await?;
+        let store_request = StoreRequest {
+            owner: RebuildContext { bucket, key_hash: key_hash(&key), version: upload },
+            declared: part_bytes,
+            limit: OBJECT_BYTES_MAX,
+            inline_bytes_max: None,
+            expect,
+        };
+        let stored = Box::pin(store(&self.shared, store_request, body)).await?;
+        let (inline, segments) = stored.content.into_parts();
+        let part = Part {
+            number,
+            part_bytes: stored.object_bytes,
+            etag: hex::encode(stored.md5),
+            modified_ms: now_ms(),
+            checksums: vec![stored.checksum],
+            inline,
+            segments,
+        };
+        let record = part.clone();
+        let call = async move { metadata.part_put(bucket, &key, upload, record).await };
+        self.commit(stored.uncommitted, stored.missing, call).await?;
+        Ok(PutPartOutcome { part, receipt: stored.receipt })
     }
-    /// Streams the bytes asked for; every byte was verified. An error ends the stream.
+
+    /// Streams the bytes asked for; every byte was verified. An error ends the stream: the bytes before it are right,
+    /// and fewer than asked for. Whoever wants to answer with a status should wait for the first item.
+    ///
+    /// Must be called and polled within a tokio runtime. Nothing is read before the first poll.
     pub fn read(&self, request: ReadRequest) -> ReadStream {
-        let _ = request;
-        todo!()
+        read::read(&self.shared, request)
     }
-    /// Whether a segment is being written by a request under way (the orphan sweep must leave it alone).
+
+    /// Whether a segment is being written by a request under way (the orphan sweep must leave it alone). Ask this
+    /// before the metadata: a segment stops being in flight only after its record is durable.
     pub fn is_in_flight(&self, segment: SegmentId) -> bool {
-        let _ = segment;
-        todo!()
+        self.shared.in_flight.contains(segment)
+    }
+
+    /// The oldest epoch that a write under way places its shards by; `None` if nothing is being written. Once a newer
+    /// map was given to `Layout::advance` and this is not older, no shard will be written by an older map any more.
+    pub fn oldest_epoch_in_flight(&self) -> Option<Epoch> {
+        self.shared.in_flight.oldest_epoch()
+    }
+
+    /// Decodes the shards of `wanted` slots from k others and writes each to the backend named with it. Returns the
+    /// bytes written; every one of them is durable then, and has the root the manifest names.
+    ///
+    /// Reads and writes a few MiB at a time. Dropped midway it leaves no shard behind.
+    ///
+    /// # Errors
+    /// `Unreadable` if fewer than k cells of a stripe can be had; `TooFewBackends` if some of the shards could not be
+    /// written (`durable` of `needed` were, and stay).
+    pub async fn rebuild(
+        &self,
+        segment: &Segment,
+        context: RebuildContext,
+        wanted: &[(Slot, BackendId)],
+    ) -> Result<u64, ObjectError> {
+        rebuild::rebuild(&self.shared, segment, context, wanted).await
+    }
+
+    /// Makes the record durable with `call`, and decides what becomes of the shards. Goes on when its caller is dropped.
+    async fn commit<T: Send + 'static>(
+        &self,
+        uncommitted: Uncommitted,
+        missing: Vec<DamageHint>,
+        call: impl Future<Output = MetadataResult<T>> + Send + 'static,
+    ) -> Result<T, ObjectError> {
+        if uncommitted.is_empty() {
+            return Ok(call.await?);
+        }
+        let shared = self.shared.clone();
+        let committing = tokio::spawn(async move {
+            let result = call.await;
+            match &result {
+                Ok(_) => {
+                    uncommitted.keep();
+                    missing.into_iter().for_each(|hint| shared.hint(hint));
+                }
+                Err(error) if error.kind() == ErrorKind::Retry => uncommitted.leave(),
+                Err(_) => drop(uncommitted),
+            }
+            result
+        });
+        let lost = |_| ObjectError::Internal { reason: "a commit ended without an answer".to_owned() };
+        Ok(committing.await.map_err(lost)??)
+    }
+}
+
+fn key_hash(key: &str) -> [u8; 32] {
+    *blake3::hash(key.as_bytes()).as_bytes()
+}
+
+impl Content {
+    fn into_parts(self) -> (bytes::Bytes, Vec<Segment>) {
+        match self {
+            Self::Inline(bytes) => (bytes, Vec::new()),
+            Self::Segments(segments) => (bytes::Bytes::new(), segments),
+        }
     }
 }

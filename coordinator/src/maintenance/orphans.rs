@@ -1,0 +1,50 @@
+//! Frees shards that no segment accounts for: of uploads that died, and of objects deleted while a backend was away.
+//!
+//! **Invariant:** a shard is freed only if nobody writes its segment, nobody may still read it as fresh garbage, it is
+//! old enough, and metadata, asked last, knows no owner.
+
+use super::shared::{Shared, as_ms};
+use crate::repair::Unowned;
+use holdfast_proto::{BackendId, SegmentId, ShardId};
+use std::collections::BTreeMap;
+
+/// Looks at shards that an inventory could not account for. Returns how many were freed on each backend.
+pub(crate) async fn sweep(shared: &Shared, unowned: Vec<Unowned>) -> BTreeMap<BackendId, u64> {
+    let mut segments: BTreeMap<SegmentId, Vec<Unowned>> = BTreeMap::new();
+    for found in unowned {
+        segments.entry(found.shard.segment).or_default().push(found);
+    }
+    let mut orphans: BTreeMap<BackendId, Vec<ShardId>> = BTreeMap::new();
+    for (segment, copies) in segments {
+        if is_orphan(shared, segment).await {
+            for copy in copies {
+                orphans.entry(copy.backend).or_default().push(copy.shard);
+            }
+        }
+    }
+    let mut freed = BTreeMap::new();
+    for (backend, shards) in orphans {
+        let count = u64::try_from(shards.len()).unwrap_or(0);
+        match shared.node.delete_shards(backend, shards).await {
+            Ok(()) => {
+                metrics::counter!("holdfast_gc_orphan_shards_freed_total").increment(count);
+                tracing::info!(backend = %shared.backend_name(backend), shards = count, "orphans freed");
+                freed.insert(backend, count);
+            }
+            Err(error) => tracing::warn!(%backend, %error, "free orphans"),
+        }
+    }
+    freed
+}
+
+async fn is_orphan(shared: &Shared, segment: SegmentId) -> bool {
+    let begun_ms = segment.unix_ms();
+    // What was begun before this process is written by nobody now; what is younger has time to be acknowledged.
+    let is_old =
+        begun_ms < shared.started_ms || shared.now_ms().saturating_sub(begun_ms) >= as_ms(shared.options.orphan_age);
+    // In this order: a write makes its record before it stops being in flight.
+    if !is_old || shared.rebuilder.is_in_flight(segment) || shared.garbage_waiting.lock().contains(&segment) {
+        return false;
+    }
+    matches!(shared.metadata.segment_owner(segment).await, Ok(None))
+}

@@ -1,0 +1,378 @@
+//! What the tasks of maintenance share: settings, the state of repair, the last health report, and the signals between
+//! them. The only place of this folder that reads a clock.
+//!
+//! **Invariant:** no lock is held across an await.
+
+use super::rate::{ByteBudget, RateMeter};
+use crate::layout::Layout;
+use crate::metadata::Metadata;
+use crate::object_path::{ObjectError, ObjectPath, RebuildContext};
+use crate::repair::{LossClock, MarginTable, Reach, RepairQueue, WorkItem};
+use async_trait::async_trait;
+use holdfast_proto::admin::{RepairStatus, ScrubStatus};
+use holdfast_proto::manifest::Segment;
+use holdfast_proto::node::{BackendStatus, NodeClient};
+use holdfast_proto::{BackendId, Epoch, SegmentId, ShardId, Slot};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Reasons shown of failures; the rest is only counted.
+const REASONS_MAX: usize = 10;
+/// How long a backend whose listing failed is left out of inventories, unless its health changes before.
+const DISTRUST_MS: u64 = 30_000;
+
+/// Settings of maintenance.
+#[derive(Clone, Debug)]
+pub struct MaintenanceOptions {
+    /// How often backends are probed.
+    pub health_period: Duration,
+    /// How long a missing backend is waited for before its shards are rebuilt elsewhere.
+    pub missing_grace: Duration,
+    /// How often the inventory is taken when nothing asks for it.
+    pub inventory_period: Duration,
+    /// Segments in one window of the inventory: about 600 bytes each.
+    pub inventory_window: usize,
+    /// Segments repaired at a time.
+    pub repair_concurrency: usize,
+    /// Segments the queue of repair holds: about 150 bytes each.
+    pub repair_queue_max: usize,
+    /// Bytes repair may write a second; 0 for no limit.
+    pub repair_bytes_per_second_max: u64,
+    /// Rest after each repair of a segment that can still lose a shard, as a part of the time it took: leaves room for
+    /// clients. Segments that cannot lose one are repaired without rest.
+    pub repair_rest_ratio: f64,
+    /// Bytes scrub may read a second on each backend; 0 for no limit.
+    pub scrub_bytes_per_second_max: u64,
+    /// How often every backend is scrubbed; zero for never.
+    pub scrub_period: Duration,
+    /// How long shards of deleted objects are kept for reads that had begun.
+    pub garbage_delay: Duration,
+    /// Segments of garbage looked at at a time; more than these waiting are freed without delay.
+    pub garbage_batch: usize,
+    /// A shard without an owner, of a segment begun since this process started, is left alone for so long.
+    pub orphan_age: Duration,
+}
+
+impl Default for MaintenanceOptions {
+    fn default() -> Self {
+        Self {
+            health_period: Duration::from_secs(1),
+            missing_grace: Duration::from_secs(15 * 60),
+            inventory_period: Duration::from_secs(10 * 60),
+            inventory_window: 16_384,
+            repair_concurrency: 4,
+            repair_queue_max: 100_000,
+            repair_bytes_per_second_max: 0,
+            repair_rest_ratio: 0.1,
+            scrub_bytes_per_second_max: 64 << 20,
+            scrub_period: Duration::from_secs(14 * 86_400),
+            garbage_delay: Duration::from_secs(15),
+            garbage_batch: 10_000,
+            orphan_age: Duration::from_secs(10 * 60),
+        }
+    }
+}
+
+/// What rebuilds shards and knows which segments are being written. `ObjectPath` does.
+#[async_trait]
+pub trait ShardRebuilder: Send + Sync + 'static {
+    /// Decodes the wanted slots' shards from the others, verifies their roots and writes them where asked. Returns
+    /// bytes written.
+    async fn rebuild(
+        &self,
+        segment: &Segment,
+        context: RebuildContext,
+        wanted: &[(Slot, BackendId)],
+    ) -> Result<u64, ObjectError>;
+    /// Whether the segment is being written by a request under way.
+    fn is_in_flight(&self, segment: SegmentId) -> bool;
+    /// The oldest epoch that a write under way places its shards by; `None` if nothing is being written.
+    fn oldest_epoch_in_flight(&self) -> Option<Epoch>;
+}
+
+#[async_trait]
+impl ShardRebuilder for ObjectPath {
+    async fn rebuild(
+        &self,
+        segment: &Segment,
+        context: RebuildContext,
+        wanted: &[(Slot, BackendId)],
+    ) -> Result<u64, ObjectError> {
+        ObjectPath::rebuild(self, segment, context, wanted).await
+    }
+    fn is_in_flight(&self, segment: SegmentId) -> bool {
+        ObjectPath::is_in_flight(self, segment)
+    }
+    fn oldest_epoch_in_flight(&self) -> Option<Epoch> {
+        ObjectPath::oldest_epoch_in_flight(self)
+    }
+}
+
+/// Whether an event makes the last inventory's figures too good to be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// No shard can have been lost by it.
+    None,
+    /// Shards may be fewer than the figures say.
+    FewerShards,
+}
+
+/// What repair is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Idle,
+    Scanning,
+    Repairing,
+}
+
+/// The state of repair.
+pub(crate) struct RepairState {
+    pub(crate) phase: Phase,
+    pub(crate) is_paused: bool,
+    pub(crate) inventory_wanted: bool,
+    /// Moves that looked complete wait for writes by an older layout to end.
+    pub(crate) waits_for_fence: bool,
+    /// Grows with every event that may have cost shards.
+    pub(crate) doubts: u64,
+    /// `doubts` when the last complete inventory began; `None` before the first.
+    pub(crate) doubts_settled: Option<u64>,
+    pub(crate) scanned_ms: u64,
+    pub(crate) margins: MarginTable,
+    pub(crate) queue: RepairQueue,
+    /// Segments that wait for a backend, by backend.
+    pub(crate) blocked: BTreeMap<BackendId, u64>,
+    /// Records of segments that this build cannot read.
+    pub(crate) unreadable_records: u64,
+    /// Why the last inventory failed; empty if it did not.
+    pub(crate) inventory_failure: String,
+    pub(crate) bytes_written: u64,
+    pub(crate) rate: RateMeter,
+    pub(crate) budget: ByteBudget,
+}
+
+/// The last report on backends.
+pub(crate) struct HealthState {
+    pub(crate) statuses: Vec<BackendStatus>,
+    pub(crate) clock: LossClock,
+    /// Backends whose listing failed, and until when they are left out.
+    pub(crate) distrusted: BTreeMap<BackendId, u64>,
+    /// Roles the layout was last planned for.
+    pub(crate) planned: BTreeMap<BackendId, holdfast_placement::CandidateRole>,
+}
+
+/// The state of scrub.
+#[derive(Default)]
+pub(crate) struct ScrubState {
+    pub(crate) status: ScrubStatus,
+    pub(crate) is_running: bool,
+    pub(crate) rate: RateMeter,
+}
+
+/// Everything the tasks share.
+pub(crate) struct Shared {
+    pub(crate) metadata: Arc<dyn Metadata>,
+    pub(crate) node: Arc<dyn NodeClient>,
+    pub(crate) layout: Layout,
+    pub(crate) rebuilder: Arc<dyn ShardRebuilder>,
+    pub(crate) options: MaintenanceOptions,
+    pub(crate) repair: Mutex<RepairState>,
+    pub(crate) health: Mutex<HealthState>,
+    pub(crate) scrub: Mutex<ScrubState>,
+    /// Garbage that waits for reads that had begun: not orphans yet.
+    pub(crate) garbage_waiting: Mutex<HashSet<SegmentId>>,
+    /// Wakes the driver of repair.
+    pub(crate) wake: Notify,
+    /// Signals that an inventory ended.
+    pub(crate) inventory_done: Notify,
+    /// One change of the cluster map at a time.
+    pub(crate) layout_change: tokio::sync::Mutex<()>,
+    /// One health check at a time.
+    pub(crate) health_check: tokio::sync::Mutex<()>,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) started_ms: u64,
+    started: Instant,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        metadata: Arc<dyn Metadata>,
+        node: Arc<dyn NodeClient>,
+        layout: Layout,
+        rebuilder: Arc<dyn ShardRebuilder>,
+        options: MaintenanceOptions,
+        cancel: CancellationToken,
+    ) -> Self {
+        let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, as_ms);
+        let repair = RepairState {
+            phase: Phase::Scanning,
+            is_paused: false,
+            inventory_wanted: true,
+            waits_for_fence: false,
+            doubts: 0,
+            doubts_settled: None,
+            scanned_ms: 0,
+            margins: MarginTable::default(),
+            queue: RepairQueue::new(options.repair_queue_max),
+            blocked: BTreeMap::new(),
+            unreadable_records: 0,
+            inventory_failure: String::new(),
+            bytes_written: 0,
+            rate: RateMeter::default(),
+            budget: ByteBudget::new(options.repair_bytes_per_second_max),
+        };
+        let health = HealthState {
+            statuses: Vec::new(),
+            clock: LossClock::new(as_ms(options.missing_grace)),
+            distrusted: BTreeMap::new(),
+            planned: BTreeMap::new(),
+        };
+        Self {
+            metadata,
+            node,
+            layout,
+            rebuilder,
+            repair: Mutex::new(repair),
+            health: Mutex::new(health),
+            scrub: Mutex::new(ScrubState::default()),
+            garbage_waiting: Mutex::new(HashSet::new()),
+            wake: Notify::new(),
+            inventory_done: Notify::new(),
+            layout_change: tokio::sync::Mutex::new(()),
+            health_check: tokio::sync::Mutex::new(()),
+            cancel,
+            started_ms,
+            started: Instant::now(),
+            options,
+        }
+    }
+
+    /// Milliseconds since 1970 as of the start plus what has passed since: never goes back.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.started_ms + as_ms(self.started.elapsed())
+    }
+
+    /// Full margin of the scheme that is written now.
+    pub(crate) fn margin_target(&self) -> i32 {
+        let m = holdfast_codec::Scheme::from_code(self.layout.current().table.scheme).map_or(0, |s| s.m());
+        i32::try_from(m).unwrap_or(i32::MAX)
+    }
+
+    /// Which backends answer, by the last report and what was found since.
+    pub(crate) fn reach(&self) -> Reach {
+        let now_ms = self.now_ms();
+        let mut health = self.health.lock();
+        health.distrusted.retain(|_, until| *until > now_ms);
+        let mut reach = Reach::new(health.statuses.iter().map(|s| (s.id, s.health)));
+        for backend in health.distrusted.keys() {
+            reach.distrust(*backend);
+        }
+        reach
+    }
+
+    /// Whether no write places shards by a layout older than `epoch` any more.
+    pub(crate) fn is_fenced(&self, epoch: Epoch) -> bool {
+        self.rebuilder.oldest_epoch_in_flight().is_none_or(|oldest| oldest >= epoch)
+    }
+
+    /// Leaves a backend out of inventories for a while.
+    pub(crate) fn distrust(&self, backend: BackendId) {
+        let until = self.now_ms() + DISTRUST_MS;
+        self.health.lock().distrusted.insert(backend, until);
+    }
+
+    /// A backend's name for people.
+    pub(crate) fn backend_name(&self, backend: BackendId) -> String {
+        let map = self.layout.current();
+        let found = map.backends.iter().find(|record| record.id == backend);
+        found.map_or_else(|| backend.to_string(), |record| record.name.clone())
+    }
+
+    /// Asks for an inventory as soon as possible.
+    pub(crate) fn request_inventory(&self, doubt: Doubt) {
+        let mut repair = self.repair.lock();
+        repair.inventory_wanted = true;
+        if doubt == Doubt::FewerShards {
+            repair.doubts += 1;
+        }
+        repair.queue.forgive();
+        drop(repair);
+        self.wake.notify_one();
+    }
+
+    /// Reports shards as damaged or missing, to be looked at first.
+    pub(crate) fn suspect(&self, shards: impl IntoIterator<Item = ShardId>) {
+        // Below every segment that is whole, among those that have lost one: the true margin is found when looked at.
+        let margin = self.margin_target() - 1;
+        let mut repair = self.repair.lock();
+        for shard in shards.into_iter().filter(|s| s.slot.0 < 64) {
+            let suspects = 1u64 << shard.slot.0;
+            repair.queue.add(WorkItem { segment: shard.segment, margin, suspects, ..WorkItem::default() });
+        }
+        drop(repair);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn set_paused(&self, is_paused: bool) {
+        self.repair.lock().is_paused = is_paused;
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn waive_grace(&self) {
+        self.health.lock().clock.waive_grace();
+    }
+
+    /// Sleeps, but not beyond the end of maintenance. Returns whether to go on.
+    pub(crate) async fn rest(&self, duration: Duration) -> bool {
+        tokio::select! {
+            () = tokio::time::sleep(duration) => true,
+            () = self.cancel.cancelled() => false,
+        }
+    }
+
+    /// `holdfast repair status`.
+    pub(crate) fn repair_status(&self) -> RepairStatus {
+        let (now_ms, margin_target) = (self.now_ms(), self.margin_target());
+        let mut repair = self.repair.lock();
+        let bytes_per_second = repair.rate.bytes_per_second(now_ms);
+        let bytes_to_write = repair.margins.bytes_to_write();
+        let (failed_segments, failures) = repair.queue.failures(REASONS_MAX);
+        let state = match repair.phase {
+            _ if repair.is_paused => "paused",
+            Phase::Idle if repair.inventory_wanted => "scanning",
+            Phase::Idle => "idle",
+            Phase::Scanning => "scanning",
+            Phase::Repairing => "repairing",
+        };
+        RepairStatus {
+            state: state.to_owned(),
+            margin_target,
+            margins: repair.margins.rows(margin_target),
+            shards_to_write: repair.margins.shards_to_write(),
+            bytes_to_write,
+            bytes_written: repair.bytes_written,
+            bytes_per_second,
+            eta_seconds: eta_seconds(bytes_to_write, bytes_per_second),
+            failed_segments,
+            failures,
+            scanned_ms: repair.scanned_ms,
+        }
+    }
+}
+
+/// Seconds to go, rounded up; `None` while unknown.
+fn eta_seconds(bytes: u64, bytes_per_second: u64) -> Option<u64> {
+    match (bytes, bytes_per_second) {
+        (0, _) => Some(0),
+        (_, 0) => None,
+        _ => Some(bytes.div_ceil(bytes_per_second)),
+    }
+}
+
+/// A duration in whole milliseconds.
+pub(crate) fn as_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

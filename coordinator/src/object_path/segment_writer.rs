@@ -1,0 +1,328 @@
+//! Writes one segment: begins its n shards, appends coded batches to all of them at once, finishes them, and decides by
+//! the ack rule when enough are durable.
+//!
+//! Shell: runs in a task of its own and reads the clock. Not here: coding (`coding`), what comes before and after
+//! (`upload`).
+//!
+//! **Invariant:** success means that at least k+1 shards were reported durable by their backends, with the root that we
+//! computed. A backend that fails, or falls far behind the others, drops out: an erasure, as long as k+1 remain.
+
+use super::api::{DamageHint, ObjectError};
+use super::checksum::CrcRun;
+use super::coding::CodedBatch;
+use super::cpu_pool::CpuLost;
+use super::shared::RebuildContext;
+use super::uncommitted::SegmentLife;
+use super::upload_budget::BatchPermit;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use holdfast_codec::{Geometry, Scheme};
+use holdfast_proto::manifest::Segment;
+use holdfast_proto::node::{Cell, NodeClient, ShardError, ShardStat, ShardWriter};
+use holdfast_proto::shard_header::ShardHeader;
+use holdfast_proto::{BackendId, ClusterId, ErrorKind};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+/// A backend that does not begin a shard in this time counts as unavailable. Beginning reserves room, no more.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pauses before a backend that is busy is asked again to begin.
+const BEGIN_RETRIES: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(40), Duration::from_millis(160)];
+/// How long slow backends are waited for.
+#[derive(Clone, Debug)]
+pub(crate) struct Patience {
+    /// How long all backends together may take to take a batch, or to make a segment durable.
+    pub(crate) step: Duration,
+    /// Once k+1 backends have taken a batch, the others get a multiple of the time so far, within these bounds.
+    pub(crate) append_grace: RangeInclusive<Duration>,
+    /// Once k+1 shards are durable, the client waits for the others no longer than this. They finish in the background.
+    pub(crate) finish_grace: RangeInclusive<Duration>,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            // Longer means a machine that is beyond serving: a healthy disk syncs in milliseconds, a badly overloaded
+            // one in seconds.
+            step: Duration::from_secs(60),
+            // Dropping a shard in the middle costs a repair of all of it.
+            append_grace: Duration::from_secs(5)..=Duration::from_secs(30),
+            finish_grace: Duration::from_millis(50)..=Duration::from_secs(1),
+        }
+    }
+}
+
+/// What a segment will be.
+pub(crate) struct SegmentPlan {
+    pub(crate) life: Arc<SegmentLife>,
+    pub(crate) cluster: ClusterId,
+    pub(crate) owner: RebuildContext,
+    pub(crate) scheme: Scheme,
+    pub(crate) geometry: Geometry,
+    /// Where it begins in its object or part.
+    pub(crate) segment_offset: u64,
+    pub(crate) created_ms: u64,
+    pub(crate) patience: Patience,
+}
+
+/// Coded stripes on their way to the writer; the permit is given back when all shards have taken them.
+pub(crate) struct PendingBatch {
+    pub(crate) coding: BoxFuture<'static, Result<Result<CodedBatch, ObjectError>, CpuLost>>,
+    pub(crate) permit: Arc<BatchPermit>,
+}
+
+/// What became durable.
+pub(crate) struct SegmentOutcome {
+    pub(crate) segment: Segment,
+    /// CRC of the segment's object bytes, if one was computed.
+    pub(crate) crc: Option<CrcRun>,
+    pub(crate) durable: u32,
+}
+
+/// One slot's shard while it is written.
+struct Lane {
+    slot: usize,
+    backend: BackendId,
+    writer: Option<Box<dyn ShardWriter>>,
+    /// Over the cell hashes; goes on after a failure: the manifest holds the roots of all shards.
+    root: blake3::Hasher,
+    failure: Option<ShardError>,
+}
+
+/// Writes the segment's batches until their channel is closed, then finishes its shards.
+///
+/// # Errors
+/// Fewer than k+1 shards durable, or a coding fault. Then (as after dropping the future) the caller deletes the shards.
+pub(crate) async fn write_segment(
+    node: Arc<dyn NodeClient>,
+    hints: mpsc::Sender<DamageHint>,
+    plan: SegmentPlan,
+    mut batches: mpsc::Receiver<PendingBatch>,
+) -> Result<SegmentOutcome, ObjectError> {
+    let needed = plan.scheme.k() + 1;
+    let mut lanes = begin_all(&*node, &plan).await;
+    check_enough(&lanes, needed)?;
+    let mut crc: Option<CrcRun> = None;
+    while let Some(batch) = batches.recv().await {
+        let coded = batch.coding.await.map_err(|lost| ObjectError::Internal { reason: lost.to_string() })??;
+        crc = match (crc, coded.crc) {
+            (Some(run), Some(next)) => Some(run.join(next)),
+            (run, next) => run.or(next),
+        };
+        append_all(&mut lanes, coded.cells, needed, &plan.patience).await;
+        drop(batch.permit);
+        check_enough(&lanes, needed)?;
+    }
+    let (lanes, durable_slots) = finish_all(&node, &hints, &plan, lanes, needed).await?;
+    let segment = Segment {
+        id: Bytes::copy_from_slice(plan.life.id.as_bytes()),
+        pg: plan.life.pg.0,
+        segment_bytes: plan.geometry.segment_bytes(),
+        scheme: Bytes::copy_from_slice(&plan.scheme.code()),
+        cell_bytes: plan.geometry.cell_bytes(),
+        shard_roots: lanes.iter().flat_map(|root| *root).collect(),
+        durable_slots,
+        segment_offset: plan.segment_offset,
+    };
+    Ok(SegmentOutcome { segment, crc, durable: durable_slots.count_ones() })
+}
+
+async fn begin_all(node: &dyn NodeClient, plan: &SegmentPlan) -> Vec<Lane> {
+    let begins = plan.life.targets.iter().enumerate().map(|(slot, &backend)| async move {
+        let header = ShardHeader {
+            cluster: plan.cluster,
+            id: plan.life.shard(slot),
+            bucket: plan.owner.bucket,
+            key_hash: plan.owner.key_hash,
+            version: plan.owner.version,
+            scheme: plan.scheme.code(),
+            cell_bytes: plan.geometry.cell_bytes(),
+            shard_bytes: plan.geometry.shard_bytes(),
+            segment_bytes: plan.geometry.segment_bytes(),
+            segment_offset: plan.segment_offset,
+            created_ms: plan.created_ms,
+        };
+        let (writer, failure) = match begin(node, backend, header).await {
+            Ok(writer) => (Some(writer), None),
+            Err(error) => (None, Some(error)),
+        };
+        Lane { slot, backend, writer, root: blake3::Hasher::new(), failure }
+    });
+    futures::future::join_all(begins).await
+}
+
+async fn begin(
+    node: &dyn NodeClient,
+    backend: BackendId,
+    header: ShardHeader,
+) -> Result<Box<dyn ShardWriter>, ShardError> {
+    let mut retries = BEGIN_RETRIES.into_iter();
+    loop {
+        let begun = timeout(BEGIN_TIMEOUT, node.begin_shard(backend, header.clone())).await;
+        match begun.unwrap_or_else(|_| Err(too_slow(backend))) {
+            // A queue drains; the room of a full backend or its failure does not come back so soon.
+            Err(ShardError::Busy { queued, .. }) => match retries.next() {
+                Some(pause) => sleep(pause).await,
+                None => return Err(ShardError::Busy { backend, queued }),
+            },
+            other => return other,
+        }
+    }
+}
+
+/// Appends each lane's cells. Lanes that fail, or lag far behind k+1 others, lose their writer.
+async fn append_all(lanes: &mut [Lane], cells: Vec<Vec<Cell>>, needed: usize, patience: &Patience) {
+    let started = Instant::now();
+    let mut deadline = started + patience.step;
+    let mut done = 0u64;
+    {
+        let mut appends: FuturesUnordered<_> = lanes
+            .iter_mut()
+            .zip(cells)
+            .filter_map(|(lane, cells)| {
+                for cell in &cells {
+                    lane.root.update(&cell.hash);
+                }
+                let writer = lane.writer.as_mut()?;
+                let (slot, failure) = (lane.slot, &mut lane.failure);
+                Some(async move {
+                    *failure = writer.append(cells).await.err();
+                    (slot, failure.is_none())
+                })
+            })
+            .collect();
+        let mut taken = 0;
+        while let Ok(Some((slot, is_taken))) = timeout_at(deadline, appends.next()).await {
+            done |= 1 << slot;
+            taken += usize::from(is_taken);
+            if is_taken && taken == needed {
+                deadline = deadline.min(Instant::now() + grace(started.elapsed() * 4, &patience.append_grace));
+            }
+        }
+    }
+    for lane in lanes.iter_mut().filter(|lane| lane.writer.is_some()) {
+        if done & (1 << lane.slot) == 0 {
+            lane.failure = Some(too_slow(lane.backend));
+        }
+        if let Some(error) = &lane.failure {
+            tracing::warn!(backend = %lane.backend, %error, "shard dropped out of a write");
+            lane.writer = None;
+        }
+    }
+}
+
+/// Finishes all shards at once. Returns the roots of all n, and which of them are durable (at least `needed`).
+async fn finish_all(
+    node: &Arc<dyn NodeClient>,
+    hints: &mpsc::Sender<DamageHint>,
+    plan: &SegmentPlan,
+    mut lanes: Vec<Lane>,
+    needed: usize,
+) -> Result<(Vec<[u8; 32]>, u64), ObjectError> {
+    let roots: Vec<[u8; 32]> = lanes.iter().map(|lane| *lane.root.finalize().as_bytes()).collect();
+    let mut finishing = JoinSet::new();
+    for (lane, &root) in lanes.iter_mut().zip(&roots) {
+        if let Some(writer) = lane.writer.take() {
+            let (slot, backend, shard_bytes) = (lane.slot, lane.backend, plan.geometry.shard_bytes());
+            finishing.spawn(async move { (slot, finish(writer, backend, root, shard_bytes).await) });
+        }
+    }
+    let started = Instant::now();
+    let mut deadline = started + plan.patience.step;
+    let mut durable_slots = 0u64;
+    while let Ok(Some(finished)) = timeout_at(deadline, finishing.join_next()).await {
+        // A finish that panicked counts as failed; its lane keeps no writer.
+        let Ok((slot, finished)) = finished else { continue };
+        match finished {
+            Ok(()) => durable_slots |= 1 << slot,
+            Err(error) => {
+                tracing::warn!(backend = %lanes[slot].backend, %error, "shard not durable");
+                lanes[slot].failure = Some(error);
+            }
+        }
+        if durable_slots.count_ones() as usize >= needed {
+            deadline = deadline.min(Instant::now() + grace(started.elapsed() * 2, &plan.patience.finish_grace));
+        }
+    }
+    let durable = durable_slots.count_ones();
+    if (durable as usize) < needed {
+        return Err(too_few(&lanes, durable as usize, needed));
+    }
+    if !finishing.is_empty() {
+        tokio::spawn(finish_stragglers(node.clone(), hints.clone(), plan.life.clone(), plan.patience.step, finishing));
+    }
+    Ok((roots, durable_slots))
+}
+
+async fn finish(
+    writer: Box<dyn ShardWriter>,
+    backend: BackendId,
+    root: [u8; 32],
+    shard_bytes: u64,
+) -> Result<(), ShardError> {
+    let stat: ShardStat = writer.finish().await?;
+    if stat.root == root && stat.shard_bytes == shard_bytes {
+        return Ok(());
+    }
+    let reason = "what it stored is not what was written".to_owned();
+    Err(ShardError::Damaged { shard: stat.id, backend, reason })
+}
+
+/// Waits for shards that were too late for the acknowledgement. The record says they are not durable, so whatever comes
+/// of them is told to repair, which looks; those of a request that failed are deleted.
+async fn finish_stragglers(
+    node: Arc<dyn NodeClient>,
+    hints: mpsc::Sender<DamageHint>,
+    life: Arc<SegmentLife>,
+    patience: Duration,
+    mut finishing: JoinSet<(usize, Result<(), ShardError>)>,
+) {
+    let mut settled = Vec::new();
+    let deadline = Instant::now() + patience;
+    while let Ok(Some(finished)) = timeout_at(deadline, finishing.join_next()).await {
+        let Ok((slot, _)) = finished else { continue };
+        let (shard, backend) = (life.shard(slot), life.targets[slot]);
+        if life.is_abandoned() {
+            if let Err(error) = node.delete_shards(backend, vec![shard]).await {
+                tracing::debug!(%backend, %error, "delete a late shard of a failed write");
+            }
+        }
+        settled.push(DamageHint { shard, backend });
+    }
+    let is_kept = life.is_kept();
+    // No longer in flight: from here on repair may touch it.
+    drop(life);
+    if is_kept {
+        for hint in settled {
+            // A full channel drops the hint; the inventory finds it.
+            let _ = hints.try_send(hint);
+        }
+    }
+}
+
+fn check_enough(lanes: &[Lane], needed: usize) -> Result<(), ObjectError> {
+    let alive = lanes.iter().filter(|lane| lane.writer.is_some()).count();
+    if alive >= needed { Ok(()) } else { Err(too_few(lanes, alive, needed)) }
+}
+
+fn too_few(lanes: &[Lane], durable: usize, needed: usize) -> ObjectError {
+    let mut failures = lanes.iter().filter_map(|lane| lane.failure.as_ref());
+    let full = failures.clone().any(|error| error.kind() == ErrorKind::Full);
+    let reason = failures.next().map_or_else(|| "too slow".to_owned(), ToString::to_string);
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    ObjectError::TooFewBackends { durable: count(durable), needed: count(needed), reason, full }
+}
+
+fn too_slow(backend: BackendId) -> ShardError {
+    ShardError::Unavailable { backend, reason: "did not answer in time".to_owned() }
+}
+
+fn grace(wanted: Duration, bounds: &RangeInclusive<Duration>) -> Duration {
+    wanted.clamp(*bounds.start(), *bounds.end())
+}

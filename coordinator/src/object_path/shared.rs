@@ -1,0 +1,97 @@
+//! What all reads and writes of an `ObjectPath` share.
+//!
+//! Shell: reads the clock and draws random ids.
+
+use super::ObjectPathOptions;
+use super::api::{DamageHint, ObjectError};
+use super::backend_memory::BackendMemory;
+use super::budget::ByteBudget;
+use super::cell_stock::CellStock;
+use super::cpu_pool::CpuPool;
+use super::hedge::HedgePolicy;
+use super::in_flight::InFlight;
+use super::md5_pool::Md5Pool;
+use super::segment_writer::Patience;
+use crate::layout::Layout;
+use crate::metadata::Metadata;
+use holdfast_codec::{Codec, Scheme, default_cell_bytes};
+use holdfast_proto::node::NodeClient;
+use holdfast_proto::{BucketId, VersionId};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::mpsc;
+
+/// Whose bytes a segment holds, as its shards' headers say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RebuildContext {
+    /// The object's bucket.
+    pub bucket: BucketId,
+    /// BLAKE3 of its key.
+    pub key_hash: [u8; 32],
+    /// Its version; for a part, its upload's id.
+    pub version: VersionId,
+}
+
+/// The parts of an `ObjectPath`.
+pub(crate) struct Shared {
+    pub(crate) metadata: Arc<dyn Metadata>,
+    pub(crate) node: Arc<dyn NodeClient>,
+    pub(crate) layout: Layout,
+    pub(crate) options: ObjectPathOptions,
+    pub(crate) hints: mpsc::Sender<DamageHint>,
+    pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) write_budget: ByteBudget,
+    pub(crate) read_budget: ByteBudget,
+    pub(crate) stock: CellStock,
+    pub(crate) cpu: Arc<CpuPool>,
+    pub(crate) md5: Md5Pool,
+    pub(crate) codecs: Codecs,
+    pub(crate) backend_memory: BackendMemory,
+    pub(crate) hedge: HedgePolicy,
+    pub(crate) patience: Patience,
+    /// Cell length of new segments, for tests that need many stripes of few bytes.
+    pub(crate) cell_bytes: Option<u32>,
+}
+
+impl Shared {
+    /// Cell length of new segments of a code with `k` data shards.
+    pub(crate) fn cell_bytes(&self, k: usize) -> u32 {
+        self.cell_bytes.unwrap_or_else(|| default_cell_bytes(k))
+    }
+
+    /// Tells repair. When the channel is full the hint is dropped: the inventory and scrub find the damage anyway.
+    pub(crate) fn hint(&self, hint: DamageHint) {
+        let _ = self.hints.try_send(hint);
+    }
+}
+
+/// The codecs in use, made once per scheme: making one inverts a matrix.
+#[derive(Default)]
+pub(crate) struct Codecs {
+    known: Mutex<BTreeMap<[u8; 4], Codec>>,
+}
+
+impl Codecs {
+    pub(crate) fn get(&self, code: [u8; 4]) -> Result<Codec, ObjectError> {
+        if let Some(known) = self.known.lock().get(&code) {
+            return Ok(known.clone());
+        }
+        let scheme = Scheme::from_code(code).map_err(|error| ObjectError::Internal { reason: error.to_string() })?;
+        let codec = Codec::new(scheme);
+        self.known.lock().insert(code, codec.clone());
+        Ok(codec)
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The random part of an id.
+pub(crate) fn random_id_bytes() -> [u8; 10] {
+    rand::random()
+}

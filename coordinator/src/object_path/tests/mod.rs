@@ -1,0 +1,171 @@
+//! The object path over a node and metadata in memory that fail as told: 4+2 over six backends (and two spare ones), in
+//! cells of 256 bytes and segments of 4 KiB, so that every boundary is near.
+
+mod memory;
+mod metadata;
+mod node;
+mod reads;
+mod rebuilds;
+mod writes;
+
+use super::*;
+use crate::metadata::{ClusterMap, Preconditions};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use holdfast_codec::Scheme;
+use holdfast_proto::manifest::{Attributes, Bucket};
+use holdfast_proto::pg_table::{Pg, PgTable};
+use holdfast_proto::{ClusterId, ShardId};
+use metadata::FakeMetadata;
+use node::{FakeNode, Faults, backend};
+use std::ops::Range;
+use std::time::Duration;
+
+const K: usize = 4;
+const N: usize = 6;
+const CELL: usize = 256;
+const STRIPE: usize = K * CELL;
+const SEGMENT: usize = 4 * STRIPE;
+const INLINE: usize = 100;
+const PGS: usize = 8;
+
+struct World {
+    node: FakeNode,
+    metadata: Arc<FakeMetadata>,
+    layout: Layout,
+    path: ObjectPath,
+    hints: mpsc::Receiver<DamageHint>,
+}
+
+fn options() -> ObjectPathOptions {
+    ObjectPathOptions {
+        inline_bytes_max: INLINE as u64,
+        segment_bytes: SEGMENT as u64,
+        write_buffer_bytes: 1 << 20,
+        read_buffer_bytes: 1 << 20,
+    }
+}
+
+/// Slot s of PG p is on backend (s + p) mod 6.
+fn cluster_map(epoch: u64) -> ClusterMap {
+    let pg = |p: usize| {
+        let backends: Vec<BackendId> = (0..N).map(|slot| backend((slot + p) % N)).collect();
+        Pg { committed: backends.clone(), target: backends }
+    };
+    let scheme = Scheme::reed_solomon(K, N - K).unwrap().code();
+    let table = PgTable { epoch: Epoch(epoch), scheme, pgs: (0..PGS).map(pg).collect() };
+    ClusterMap { cluster: ClusterId([3; 16]), backends: Vec::new(), table }
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(options())
+    }
+
+    fn with(options: ObjectPathOptions) -> Self {
+        let (node, metadata, layout) =
+            (FakeNode::new(N + 2), Arc::new(FakeMetadata::default()), Layout::new(cluster_map(1)));
+        let (sender, hints) = mpsc::channel(1000);
+        let patience = Patience {
+            step: Duration::from_secs(5),
+            append_grace: Duration::from_millis(100)..=Duration::from_millis(200),
+            finish_grace: Duration::from_millis(50)..=Duration::from_millis(100),
+        };
+        let tuning = (Some(CELL as u32), patience);
+        let path = ObjectPath::tuned(metadata.clone(), Arc::new(node.clone()), layout.clone(), options, sender, tuning);
+        Self { node, metadata, layout, path, hints }
+    }
+
+    async fn put(&self, key: &str, bytes: &[u8]) -> Result<PutOutcome, ObjectError> {
+        self.path.put(request(key, Some(bytes.len())), body(bytes, 700)).await
+    }
+
+    async fn get(&self, version: &ObjectVersion, range: Range<u64>) -> Result<Vec<u8>, ObjectError> {
+        let request = ReadRequest { version: Arc::new(version.clone()), range };
+        let bytes: Vec<Bytes> = self.path.read(request).try_collect().await?;
+        Ok(bytes.concat())
+    }
+
+    async fn get_all(&self, version: &ObjectVersion) -> Result<Vec<u8>, ObjectError> {
+        self.get(version, 0..version.object_bytes).await
+    }
+
+    /// The number of the backend that holds a slot of a segment.
+    fn home(&self, segment: &Segment, slot: usize) -> usize {
+        (slot + segment.pg as usize) % N
+    }
+
+    fn remove_shard(&self, segment: &Segment, slot: usize) {
+        let removed = self.node.on(self.home(segment, slot), |b| b.shards.remove(&shard(segment, slot)));
+        assert!(removed.is_some());
+    }
+
+    /// Waits until nothing of a request is left: no task, no shard, no buffer.
+    async fn assert_nothing_left(&self) {
+        let is_clean = || {
+            self.node.shard_count() == 0
+                && self.node.writer_count() == 0
+                && self.path.shared.in_flight.oldest_epoch().is_none()
+                && self.path.shared.stock.live_bytes() == 0
+                && self.path.shared.write_budget.bytes_in_use() == 0
+        };
+        eventually(is_clean).await;
+        assert!(self.metadata.versions.lock().is_empty());
+    }
+
+    fn drain_hints(&mut self) -> Vec<DamageHint> {
+        std::iter::from_fn(|| self.hints.try_recv().ok()).collect()
+    }
+}
+
+async fn eventually(condition: impl Fn() -> bool) {
+    for _ in 0..2000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("did not come true in 2 s");
+}
+
+fn shard(segment: &Segment, slot: usize) -> ShardId {
+    segment.shard(Slot(slot as u8))
+}
+
+fn request(key: &str, object_bytes: Option<usize>) -> PutRequest {
+    PutRequest {
+        bucket: Bucket { id: 7, name: "b".into(), ..Default::default() },
+        key: key.into(),
+        attributes: Attributes::default(),
+        owner: "o".into(),
+        object_bytes: object_bytes.map(|bytes| bytes as u64),
+        object_bytes_max: None,
+        expect: ChecksumExpectation::default(),
+        preconditions: Preconditions::default(),
+    }
+}
+
+/// A body in pieces of `piece` bytes.
+fn body(bytes: &[u8], piece: usize) -> BodyStream {
+    let pieces: Vec<_> = bytes.chunks(piece).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+    futures::stream::iter(pieces).boxed()
+}
+
+/// Bytes that differ everywhere.
+fn sample(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
+/// Sizes at and around every boundary.
+fn sizes() -> Vec<usize> {
+    let around = [INLINE, CELL, STRIPE, SEGMENT, SEGMENT + STRIPE, 2 * SEGMENT, 3 * SEGMENT];
+    let near = around.into_iter().flat_map(|size| [size - 1, size, size + 1]);
+    [0, 1, 63, 64, 65].into_iter().chain(near).chain([5 * SEGMENT + 777]).collect()
+}

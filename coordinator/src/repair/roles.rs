@@ -1,0 +1,140 @@
+//! What placement is told of each backend, and what the backends' health alone says about margins.
+//!
+//! **Invariant:** only a backend that answers, takes writes and is wanted gets the role `Active`.
+
+use super::loss::LossClock;
+use super::plan::Reach;
+use crate::metadata::ClusterMap;
+use holdfast_placement::{Candidate, CandidateRole};
+use holdfast_proto::admin::BackendIntent;
+use holdfast_proto::node::{BackendHealth, BackendStatus};
+use holdfast_proto::pg_table::PgTable;
+
+/// Weights are rounded to this, so that a few bytes of difference between disks of one size move nothing.
+const WEIGHT_STEP_BYTES: u64 = 1 << 30;
+/// A read-only backend with less than one part in this free is full, not poisoned: its shards may stay.
+const FULL_DIVISOR: u64 = 20;
+
+/// The candidates for placement: every backend of the map, with the role its intent, health and absence give it.
+pub fn candidates(map: &ClusterMap, statuses: &[BackendStatus], clock: &LossClock, now_ms: u64) -> Vec<Candidate> {
+    let reach = Reach::new(statuses.iter().map(|s| (s.id, s.health)));
+    let is_urgent = margin_by_health(&map.table, &reach).is_some_and(|margin| margin <= 0);
+    let known: Vec<u64> = statuses.iter().map(|s| s.capacity_bytes).filter(|c| *c > 0).collect();
+    let typical = known.iter().sum::<u64>() / u64::try_from(known.len().max(1)).unwrap_or(1);
+    let candidate = |record: &crate::metadata::BackendRecord| {
+        let status = statuses.iter().find(|s| s.id == record.id);
+        let capacity = status.map(|s| s.capacity_bytes).filter(|c| *c > 0).unwrap_or(typical);
+        let weight_bytes = (capacity / WEIGHT_STEP_BYTES).max(1) * WEIGHT_STEP_BYTES;
+        let role = match (record.intent, status) {
+            _ if clock.is_lost(record.id, is_urgent, now_ms) => CandidateRole::Lost,
+            (BackendIntent::Draining | BackendIntent::Drained, _) => CandidateRole::Draining,
+            (BackendIntent::Active, Some(status)) if is_poisoned(status) => CandidateRole::Draining,
+            (BackendIntent::Active, _) => CandidateRole::Active,
+        };
+        Candidate { id: record.id, weight_bytes, role }
+    };
+    map.backends.iter().map(candidate).collect()
+}
+
+/// Read-only for another reason than want of room.
+fn is_poisoned(status: &BackendStatus) -> bool {
+    status.health == BackendHealth::ReadOnly && status.free_bytes > status.capacity_bytes / FULL_DIVISOR
+}
+
+/// The smallest margin any PG can have given which backends answer, whatever the inventory; `None` without PGs or
+/// with a scheme this build does not know.
+pub fn margin_by_health(table: &PgTable, reach: &Reach) -> Option<i32> {
+    let k = holdfast_codec::Scheme::from_code(table.scheme).ok()?.k();
+    let readable = |pg: &holdfast_proto::pg_table::Pg| {
+        let slots = pg.committed.iter().zip(&pg.target);
+        slots.filter(|(committed, target)| reach.can_read(**committed) || reach.can_read(**target)).count()
+    };
+    let worst = table.pgs.iter().map(readable).min()?;
+    Some(i32::try_from(worst).unwrap_or(i32::MAX) - i32::try_from(k).unwrap_or(i32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::BackendRecord;
+    use holdfast_proto::pg_table::Pg;
+    use holdfast_proto::{BackendId, ClusterId, Epoch};
+
+    fn b(n: u8) -> BackendId {
+        BackendId([n; 16])
+    }
+    fn status(n: u8, health: BackendHealth, free_bytes: u64) -> BackendStatus {
+        BackendStatus {
+            id: b(n),
+            name: format!("d{n}"),
+            location: String::new(),
+            health,
+            reason: String::new(),
+            capacity_bytes: if health.can_read() { 100 << 30 } else { 0 },
+            free_bytes,
+            used_bytes: 0,
+            shard_count: 0,
+            scrubbed_ms: 0,
+        }
+    }
+    fn map(intents: &[BackendIntent]) -> ClusterMap {
+        let ids: Vec<BackendId> = (1..=6).map(b).collect();
+        let pg = Pg { committed: ids.clone(), target: ids };
+        ClusterMap {
+            cluster: ClusterId([0; 16]),
+            backends: intents
+                .iter()
+                .zip(1u8..)
+                .map(|(intent, n)| BackendRecord {
+                    id: b(n),
+                    name: format!("d{n}"),
+                    location: String::new(),
+                    intent: *intent,
+                })
+                .collect(),
+            table: PgTable { epoch: Epoch(1), scheme: [0x1d, 1, 4, 2], pgs: vec![pg] },
+        }
+    }
+
+    #[test]
+    fn one_line_per_case() {
+        use BackendHealth::{Missing, Online, ReadOnly, Wiped};
+        use BackendIntent::{Active, Draining};
+        let check =
+            |intent: BackendIntent, health: BackendHealth, free: u64, others_gone: usize, expected: CandidateRole| {
+                let map = map(&[intent, Active, Active, Active, Active, Active]);
+                let mut statuses: Vec<_> = (1..=6).map(|n| status(n, Online, 50 << 30)).collect();
+                statuses[0] = status(1, health, free);
+                for gone in &mut statuses[1..=others_gone] {
+                    gone.health = Missing;
+                }
+                let mut clock = LossClock::new(900_000);
+                clock.handle_report(&statuses.iter().map(|s| (s.id, s.health)).collect::<Vec<_>>(), 0);
+                let found = candidates(&map, &statuses, &clock, 70_000)[0];
+                assert_eq!(found.role, expected, "{intent:?} {health:?} free {free} others gone {others_gone}");
+                assert_eq!(found.weight_bytes, 100 << 30);
+            };
+        check(Active, Online, 50 << 30, 0, CandidateRole::Active);
+        check(Active, Missing, 0, 0, CandidateRole::Active);
+        check(Active, Missing, 0, 1, CandidateRole::Lost);
+        check(Active, Wiped, 0, 0, CandidateRole::Lost);
+        check(Active, ReadOnly, 50 << 30, 0, CandidateRole::Draining);
+        check(Active, ReadOnly, 1 << 30, 0, CandidateRole::Active);
+        check(Draining, Online, 50 << 30, 0, CandidateRole::Draining);
+        check(Draining, Wiped, 0, 0, CandidateRole::Lost);
+    }
+
+    #[test]
+    fn health_alone_bounds_the_margin() {
+        let table = map(&[]).table;
+        let margin = |gone: &[u8]| {
+            let health = |n| if gone.contains(&n) { BackendHealth::Missing } else { BackendHealth::Online };
+            margin_by_health(&table, &Reach::new((1..=6).map(|n| (b(n), health(n)))))
+        };
+        assert_eq!(
+            (margin(&[]), margin(&[3]), margin(&[1, 6]), margin(&[1, 2, 3])),
+            (Some(2), Some(1), Some(0), Some(-1))
+        );
+        assert_eq!(margin_by_health(&PgTable { pgs: vec![], ..table.clone() }, &Reach::default()), None);
+    }
+}
