@@ -1,13 +1,13 @@
 //! The checksums of an upload: which one is computed, how pieces add up, and whether the client's value holds.
 //!
-//! CRCs are computed per batch, while it is in cache, and combined in order afterwards; SHA-1 and SHA-256 go through
-//! one chain of jobs per upload. Not here: MD5 (`md5_pool`).
+//! SHA-1 and SHA-256 go through one chain of jobs per upload, CRCs with MD5 through the digest thread. Not here: MD5 and
+//! that thread (`digest_pool`).
 //!
 //! Source: "Checking object integrity" of the Amazon S3 user guide.
 
 use super::api::{ChecksumAlgorithm, ChecksumExpectation, ObjectError};
 use super::cpu_pool::CpuPool;
-use super::md5_pool::Keep;
+use super::digest_pool::Keep;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -22,15 +22,6 @@ use tokio_util::task::AbortOnDropHandle;
 /// The algorithm when the client names none: what S3 itself does.
 pub(crate) const DEFAULT_ALGORITHM: ChecksumAlgorithm = ChecksumAlgorithm::Crc64Nvme;
 
-/// How an algorithm is computed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Method {
-    /// Piece by piece in any order, then combined.
-    Crc(CrcAlgorithm),
-    /// Byte after byte.
-    Sha(ShaKind),
-}
-
 /// Which SHA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ShaKind {
@@ -38,74 +29,56 @@ pub(crate) enum ShaKind {
     Sha256,
 }
 
-/// How `algorithm` is computed.
-pub(crate) fn method(algorithm: ChecksumAlgorithm) -> Method {
-    match algorithm {
-        ChecksumAlgorithm::Crc32 => Method::Crc(CrcAlgorithm::Crc32IsoHdlc),
-        ChecksumAlgorithm::Crc32c => Method::Crc(CrcAlgorithm::Crc32Iscsi),
-        ChecksumAlgorithm::Crc64Nvme => Method::Crc(CrcAlgorithm::Crc64Nvme),
-        ChecksumAlgorithm::Sha1 => Method::Sha(ShaKind::Sha1),
-        ChecksumAlgorithm::Sha256 => Method::Sha(ShaKind::Sha256),
+impl ShaKind {
+    /// `None` if the algorithm is a CRC.
+    pub(crate) fn of(algorithm: ChecksumAlgorithm) -> Option<Self> {
+        match algorithm {
+            ChecksumAlgorithm::Sha1 => Some(Self::Sha1),
+            ChecksumAlgorithm::Sha256 => Some(Self::Sha256),
+            ChecksumAlgorithm::Crc32 | ChecksumAlgorithm::Crc32c | ChecksumAlgorithm::Crc64Nvme => None,
+        }
     }
 }
 
-/// The CRC of a run of bytes together with how many there were, so that runs can be joined.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct CrcRun {
-    algorithm: CrcAlgorithm,
-    value: u64,
-    bytes: u64,
+/// A CRC being computed.
+pub(crate) struct Crc {
+    digest: crc_fast::Digest,
+    value_bytes: usize,
 }
 
-impl CrcRun {
-    /// The CRC of no bytes.
-    pub(crate) fn new(algorithm: CrcAlgorithm) -> Self {
-        Self { algorithm, value: crc_fast::checksum(algorithm, &[]), bytes: 0 }
+impl Crc {
+    /// The CRC of no bytes yet; `None` if the algorithm is no CRC.
+    pub(crate) fn new(algorithm: ChecksumAlgorithm) -> Option<Self> {
+        let crc = match algorithm {
+            ChecksumAlgorithm::Crc32 => CrcAlgorithm::Crc32IsoHdlc,
+            ChecksumAlgorithm::Crc32c => CrcAlgorithm::Crc32Iscsi,
+            ChecksumAlgorithm::Crc64Nvme => CrcAlgorithm::Crc64Nvme,
+            ChecksumAlgorithm::Sha1 | ChecksumAlgorithm::Sha256 => return None,
+        };
+        Some(Self { digest: crc_fast::Digest::new(crc), value_bytes: algorithm.value_bytes() })
     }
 
-    /// The CRC of these slices one after the other.
-    pub(crate) fn of<'a>(algorithm: CrcAlgorithm, slices: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let (mut digest, mut bytes) = (crc_fast::Digest::new(algorithm), 0);
-        for slice in slices {
-            digest.update(slice);
-            bytes += u64::try_from(slice.len()).unwrap_or(0);
-        }
-        Self { algorithm, value: digest.finalize(), bytes }
-    }
-
-    /// This run followed by `next`, of the same algorithm.
-    pub(crate) fn join(self, next: Self) -> Self {
-        if next.bytes == 0 {
-            return self;
-        }
-        if self.bytes == 0 {
-            return next;
-        }
-        let value = crc_fast::checksum_combine(self.algorithm, self.value, next.value, next.bytes);
-        Self { algorithm: self.algorithm, value, bytes: self.bytes + next.bytes }
-    }
-
-    /// Which CRC.
-    pub(crate) fn algorithm(self) -> CrcAlgorithm {
-        self.algorithm
+    /// Takes in the next bytes.
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.digest.update(bytes);
     }
 
     /// The value as stored: big-endian.
-    pub(crate) fn to_bytes(self, algorithm: ChecksumAlgorithm) -> Vec<u8> {
-        self.value.to_be_bytes()[8 - algorithm.value_bytes().min(8)..].to_vec()
+    pub(crate) fn value(&self) -> Vec<u8> {
+        // A CRC-32 is in the lower half.
+        self.digest.finalize().to_be_bytes()[8 - self.value_bytes.min(8)..].to_vec()
     }
 }
 
 /// The value of a short body, all at once.
 pub(crate) fn checksum_of(algorithm: ChecksumAlgorithm, bytes: &[u8]) -> Vec<u8> {
-    match method(algorithm) {
-        Method::Crc(crc) => CrcRun::of(crc, [bytes]).to_bytes(algorithm),
-        Method::Sha(kind) => {
-            let mut state = ShaState::new(kind);
-            state.update(bytes);
-            state.finish()
-        }
+    if let Some(mut crc) = Crc::new(algorithm) {
+        crc.update(bytes);
+        return crc.value();
     }
+    let mut state = ShaState::new(ShaKind::of(algorithm).unwrap_or(ShaKind::Sha256));
+    state.update(bytes);
+    state.finish()
 }
 
 enum ShaState {
@@ -225,19 +198,6 @@ mod tests {
             (ChecksumAlgorithm::Sha256, "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225"),
         ] {
             assert_eq!(hex::encode(checksum_of(algorithm, b"123456789")), expected, "{}", algorithm.name());
-        }
-    }
-
-    #[test]
-    fn runs_join_to_the_whole() {
-        let all: Vec<u8> = (0..100_000u32).map(|i| (i * 7 >> 3) as u8).collect();
-        for crc in [CrcAlgorithm::Crc32IsoHdlc, CrcAlgorithm::Crc32Iscsi, CrcAlgorithm::Crc64Nvme] {
-            let whole = CrcRun::of(crc, [&all[..]]);
-            for cut in [0, 1, 63, 64, 65_536, 99_999, 100_000] {
-                let (a, b) = all.split_at(cut);
-                let joined = CrcRun::new(crc).join(CrcRun::of(crc, [a])).join(CrcRun::of(crc, [b]));
-                assert_eq!(joined, whole, "cut at {cut}");
-            }
         }
     }
 

@@ -1,13 +1,11 @@
-//! Coding of a batch of stripes while its bytes are in cache: parity, BLAKE3 of every cell, CRC of the object bytes.
-//! Runs on the coding threads.
+//! Coding of a batch of stripes while its bytes are in cache: parity, and BLAKE3 of every cell. Runs on the
+//! coding threads.
 //!
 //! Pure but for the buffers it takes from the stock.
 
 use super::api::ObjectError;
 use super::cell_stock::CellStock;
-use super::checksum::CrcRun;
 use bytes::Bytes;
-use crc_fast::CrcAlgorithm;
 use holdfast_codec::{Codec, Stripe};
 use holdfast_proto::node::Cell;
 
@@ -17,14 +15,6 @@ pub(crate) struct DataStripe {
     pub(crate) stripe: Stripe,
     /// The k data cells by slot, `stripe.cell_bytes` each, zeros after the stripe's last byte.
     pub(crate) data: Vec<Bytes>,
-}
-
-/// Coded stripes, ready to be written.
-pub(crate) struct CodedBatch {
-    /// For each of the n slots: its cells, in stripe order.
-    pub(crate) cells: Vec<Vec<Cell>>,
-    /// CRC of the object bytes, if one was asked for.
-    pub(crate) crc: Option<CrcRun>,
 }
 
 impl DataStripe {
@@ -38,27 +28,21 @@ impl DataStripe {
     }
 }
 
-/// Codes `stripes`, in order.
+/// Codes `stripes`, in order. For each of the n slots: its cells, in stripe order.
 pub(crate) fn code_batch(
     codec: &Codec,
     stock: &CellStock,
     stripes: &[DataStripe],
-    crc: Option<CrcAlgorithm>,
-) -> Result<CodedBatch, ObjectError> {
+) -> Result<Vec<Vec<Cell>>, ObjectError> {
     let mut cells: Vec<Vec<Cell>> = (0..codec.scheme().n()).map(|_| Vec::with_capacity(stripes.len())).collect();
-    let mut crc = crc.map(CrcRun::new);
     for stripe in stripes {
         let parity = parity_of(codec, stock, stripe)?;
         for (lane, bytes) in cells.iter_mut().zip(stripe.data.iter().cloned().chain(parity)) {
             let hash = *blake3::hash(&bytes).as_bytes();
             lane.push(Cell { bytes, hash });
         }
-        if let Some(run) = &mut crc {
-            let bytes: Vec<Bytes> = stripe.object_bytes().collect();
-            *run = run.join(CrcRun::of(run.algorithm(), bytes.iter().map(AsRef::as_ref)));
-        }
     }
-    Ok(CodedBatch { cells, crc })
+    Ok(cells)
 }
 
 fn parity_of(codec: &Codec, stock: &CellStock, stripe: &DataStripe) -> Result<Vec<Bytes>, ObjectError> {

@@ -1,7 +1,7 @@
 //! The object path: bytes in, coded shards out, and back. `api` is what the S3 layer calls.
 //!
 //!     put: body -> upload -> coding -> segment_writer -> node        read: read -> window (gather) -> node
-//!                     \-> md5_pool, checksum       then -> metadata                \-> decode, where shards fail
+//!                     \-> digest_pool             then -> metadata                \-> decode, where shards fail
 //!
 //! Not here: HTTP and S3's words (`s3`), when and what to repair (`maintenance`), records (`metadata`).
 //!
@@ -20,10 +20,10 @@ mod cell_stock;
 mod checksum;
 mod coding;
 mod cpu_pool;
+mod digest_pool;
 mod gather;
 mod hedge;
 mod in_flight;
-mod md5_pool;
 mod precondition;
 mod read;
 mod rebuild;
@@ -47,12 +47,12 @@ use backend_memory::BackendMemory;
 use budget::ByteBudget;
 use cell_stock::CellStock;
 use cpu_pool::CpuPool;
+use digest_pool::DigestPool;
 use hedge::HedgePolicy;
 use holdfast_proto::manifest::{ObjectVersion, Part, Segment};
 use holdfast_proto::node::NodeClient;
 use holdfast_proto::{BackendId, BucketId, Epoch, ErrorKind, SegmentId, Slot, VersionId};
 use in_flight::InFlight;
-use md5_pool::Md5Pool;
 use segment_writer::Patience;
 use shared::{Codecs, Shared, now_ms, random_id_bytes};
 use std::sync::Arc;
@@ -126,7 +126,7 @@ impl ObjectPath {
             options,
             stock: CellStock::new(),
             cpu: Arc::new(CpuPool::new()),
-            md5: Md5Pool::new(),
+            digests: DigestPool::new(),
             codecs: Codecs::default(),
             backend_memory: BackendMemory::default(),
             hedge: HedgePolicy::new(),

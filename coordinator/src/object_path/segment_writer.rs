@@ -8,8 +8,6 @@
 //! computed. A backend that fails, or falls far behind the others, drops out: an erasure, as long as k+1 remain.
 
 use super::api::{DamageHint, ObjectError};
-use super::checksum::CrcRun;
-use super::coding::CodedBatch;
 use super::cpu_pool::CpuLost;
 use super::shared::RebuildContext;
 use super::uncommitted::SegmentLife;
@@ -73,15 +71,14 @@ pub(crate) struct SegmentPlan {
 
 /// Coded stripes on their way to the writer; the permit is given back when all shards have taken them.
 pub(crate) struct PendingBatch {
-    pub(crate) coding: BoxFuture<'static, Result<Result<CodedBatch, ObjectError>, CpuLost>>,
+    /// For each slot its cells.
+    pub(crate) coding: BoxFuture<'static, Result<Result<Vec<Vec<Cell>>, ObjectError>, CpuLost>>,
     pub(crate) permit: Arc<BatchPermit>,
 }
 
 /// What became durable.
 pub(crate) struct SegmentOutcome {
     pub(crate) segment: Segment,
-    /// CRC of the segment's object bytes, if one was computed.
-    pub(crate) crc: Option<CrcRun>,
     pub(crate) durable: u32,
 }
 
@@ -108,14 +105,9 @@ pub(crate) async fn write_segment(
     let needed = plan.scheme.k() + 1;
     let mut lanes = begin_all(&*node, &plan).await;
     check_enough(&lanes, needed)?;
-    let mut crc: Option<CrcRun> = None;
     while let Some(batch) = batches.recv().await {
-        let coded = batch.coding.await.map_err(|lost| ObjectError::Internal { reason: lost.to_string() })??;
-        crc = match (crc, coded.crc) {
-            (Some(run), Some(next)) => Some(run.join(next)),
-            (run, next) => run.or(next),
-        };
-        append_all(&mut lanes, coded.cells, needed, &plan.patience).await;
+        let cells = batch.coding.await.map_err(|lost| ObjectError::Internal { reason: lost.to_string() })??;
+        append_all(&mut lanes, cells, needed, &plan.patience).await;
         drop(batch.permit);
         check_enough(&lanes, needed)?;
     }
@@ -130,7 +122,7 @@ pub(crate) async fn write_segment(
         durable_slots,
         segment_offset: plan.segment_offset,
     };
-    Ok(SegmentOutcome { segment, crc, durable: durable_slots.count_ones() })
+    Ok(SegmentOutcome { segment, durable: durable_slots.count_ones() })
 }
 
 async fn begin_all(node: &dyn NodeClient, plan: &SegmentPlan) -> Vec<Lane> {

@@ -8,9 +8,9 @@ use super::backend_memory::BackendMemory;
 use super::budget::ByteBudget;
 use super::cell_stock::CellStock;
 use super::cpu_pool::CpuPool;
+use super::digest_pool::DigestPool;
 use super::hedge::HedgePolicy;
 use super::in_flight::InFlight;
-use super::md5_pool::Md5Pool;
 use super::segment_writer::Patience;
 use crate::layout::Layout;
 use crate::metadata::Metadata;
@@ -46,7 +46,7 @@ pub(crate) struct Shared {
     pub(crate) read_budget: ByteBudget,
     pub(crate) stock: CellStock,
     pub(crate) cpu: Arc<CpuPool>,
-    pub(crate) md5: Md5Pool,
+    pub(crate) digests: DigestPool,
     pub(crate) codecs: Codecs,
     pub(crate) backend_memory: BackendMemory,
     pub(crate) hedge: HedgePolicy,

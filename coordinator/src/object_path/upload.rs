@@ -1,8 +1,8 @@
 //! The way in: a body becomes inline bytes or segments, with its checksums, and nothing visible yet.
 //!
 //! Receiving, coding, writing and hashing overlap, batch by batch: this future fills cells from the network, the coding
-//! threads turn batches into cells of all n slots, one task per segment appends them (`segment_writer`), the MD5 thread
-//! follows behind. While a segment's shards become durable the next one is being filled.
+//! threads turn batches into cells of all n slots, one task per segment appends them (`segment_writer`), the digest
+//! thread follows behind. While a segment's shards become durable the next one is being filled.
 //!
 //! Shell: starts the tasks, reads the clock, draws ids.
 //!
@@ -13,9 +13,9 @@
 use super::api::{BodyStream, ChecksumExpectation, DamageHint, DurabilityReceipt, ObjectError};
 use super::body::BodyReader;
 use super::cell_stock::CellMemory;
-use super::checksum::{self, CrcRun, DEFAULT_ALGORITHM, Method, ShaStream};
+use super::checksum::{self, Crc, DEFAULT_ALGORITHM, ShaKind, ShaStream};
 use super::coding::{DataStripe, code_batch};
-use super::md5_pool::{Keep, Md5Stream};
+use super::digest_pool::{DigestStream, Keep};
 use super::segment_writer::{PendingBatch, SegmentOutcome, SegmentPlan, write_segment};
 use super::shared::{RebuildContext, Shared, now_ms, random_id_bytes};
 use super::uncommitted::{SegmentLife, Uncommitted};
@@ -122,9 +122,8 @@ struct Upload {
     stripes: Vec<DataStripe>,
     permits: Vec<StripePermit>,
     object_bytes: u64,
-    md5: Md5Stream,
+    digests: DigestStream,
     sha: Option<ShaStream>,
-    crc: Option<CrcRun>,
     /// Segments still being written or becoming durable, oldest first.
     open: VecDeque<oneshot::Receiver<Result<SegmentOutcome, ObjectError>>>,
     done: Vec<SegmentOutcome>,
@@ -149,19 +148,15 @@ struct OpenSegment {
 
 impl Upload {
     fn new(shared: Arc<Shared>, owner: RebuildContext, expect: &ChecksumExpectation) -> Self {
-        let (crc, sha) = match checksum::method(expect.algorithm.unwrap_or(DEFAULT_ALGORITHM)) {
-            Method::Crc(algorithm) => (Some(CrcRun::new(algorithm)), None),
-            Method::Sha(kind) => (None, Some(ShaStream::new(kind, shared.cpu.clone()))),
-        };
+        let algorithm = expect.algorithm.unwrap_or(DEFAULT_ALGORITHM);
         Self {
             owner,
             budget: UploadBudget::new(shared.write_budget.clone()),
             stripes: Vec::new(),
             permits: Vec::new(),
             object_bytes: 0,
-            md5: shared.md5.stream(),
-            sha,
-            crc,
+            digests: shared.digests.stream(Crc::new(algorithm)),
+            sha: ShaKind::of(algorithm).map(|kind| ShaStream::new(kind, shared.cpu.clone())),
             open: VecDeque::new(),
             done: Vec::new(),
             shards_total: 0,
@@ -308,13 +303,13 @@ impl Upload {
         let keep: Keep = permit.clone();
         let bytes: Vec<Bytes> = stripes.iter().flat_map(DataStripe::object_bytes).collect();
         for piece in &bytes {
-            self.md5.push(piece.clone(), &keep);
+            self.digests.push(piece.clone(), &keep);
         }
         if let Some(sha) = &self.sha {
             sha.push(bytes, &keep);
         }
-        let (codec, shared, crc) = (segment.codec.clone(), self.shared.clone(), self.crc.map(CrcRun::algorithm));
-        let coding = self.shared.cpu.run(move || code_batch(&codec, &shared.stock, &stripes, crc));
+        let (codec, shared) = (segment.codec.clone(), self.shared.clone());
+        let coding = self.shared.cpu.run(move || code_batch(&codec, &shared.stock, &stripes));
         let batch = PendingBatch { coding: Box::pin(coding), permit };
         if segment.batches.send(batch).await.is_ok() {
             return Ok(());
@@ -382,12 +377,7 @@ impl Upload {
     async fn settle_oldest(&mut self) -> Result<(), ObjectError> {
         let Some(outcome) = self.open.pop_front() else { return Ok(()) };
         let lost = |_| ObjectError::Internal { reason: "a segment's writer is gone".to_owned() };
-        let outcome = outcome.await.map_err(lost)??;
-        self.crc = match (self.crc, outcome.crc) {
-            (Some(run), Some(next)) => Some(run.join(next)),
-            (run, _) => run,
-        };
-        self.done.push(outcome);
+        self.done.push(outcome.await.map_err(lost)??);
         Ok(())
     }
 
@@ -396,13 +386,13 @@ impl Upload {
         while !self.open.is_empty() {
             self.settle_oldest().await?;
         }
-        let algorithm = expect.algorithm.unwrap_or(DEFAULT_ALGORITHM);
-        let value = match (self.sha.take(), self.crc) {
+        let digests = self.digests.finish().await?;
+        let value = match (self.sha.take(), digests.crc) {
             (Some(sha), _) => sha.finish().await?,
-            (None, Some(crc)) => crc.to_bytes(algorithm),
+            (None, Some(crc)) => crc.value(),
             (None, None) => return Err(ObjectError::Internal { reason: "no checksum was computed".to_owned() }),
         };
-        let md5 = self.md5.finish().await?;
+        let md5 = digests.md5;
         let checksum = checksum::verify(expect, md5, value)?;
         let shards = self.done.iter().map(|outcome| outcome.durable).min().unwrap_or(self.shards_total);
         let missing = self.done.iter().flat_map(|outcome| self.uncommitted.missing(&outcome.segment)).collect();

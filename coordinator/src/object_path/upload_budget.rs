@@ -2,7 +2,7 @@
 
 use super::budget::{ByteBudget, Permit};
 
-/// What one upload may hold at most, in all stages together: filling, coding, being written, waiting for MD5. Enough
+/// What one upload may hold at most, in all stages together: filling, coding, being written, waiting for the digests. Enough
 /// for eight batches of a 4+2 code, so that a stage that stutters does not stop the others.
 const UPLOAD_BYTES_MAX: u64 = 16 << 20;
 

@@ -1,5 +1,6 @@
 //! One thread that computes the MD5 ETags of all uploads together: whatever streams have bytes waiting advance side by
-//! side in the lanes of `codec::md5_lanes`, so that 16 uploads cost about what two would alone.
+//! side in the lanes of `codec::md5_lanes`, so that 16 uploads cost about what two would alone. CRCs are computed here
+//! too, of the bytes just read (0.02 ns a byte; combining the CRCs of batches coded apart took 100 us each).
 //!
 //! Shell: this file makes a thread. Not here: the hash (`codec`); how many bytes may be waiting (every run of bytes
 //! carries the permit of its batch).
@@ -7,6 +8,7 @@
 //! **Invariant:** the bytes of one stream are taken in the order they were pushed.
 
 use super::api::ObjectError;
+use super::checksum::Crc;
 use bytes::Bytes;
 use holdfast_codec::md5_lanes::{BLOCK_BYTES, Md5State, update_lanes};
 use std::any::Any;
@@ -20,13 +22,20 @@ use tokio::sync::oneshot;
 pub(crate) type Keep = Arc<dyn Any + Send + Sync>;
 
 /// The pool. Dropping it and all its streams ends the thread.
-pub(crate) struct Md5Pool {
+pub(crate) struct DigestPool {
     orders: mpsc::Sender<Order>,
     next_stream: AtomicU64,
 }
 
-/// One upload's MD5. Dropped unfinished, it is forgotten.
-pub(crate) struct Md5Stream {
+/// The digests of one upload's bytes.
+pub(crate) struct Digests {
+    pub(crate) md5: [u8; 16],
+    /// If one was asked for.
+    pub(crate) crc: Option<Crc>,
+}
+
+/// One upload's MD5 and CRC. Dropped unfinished, they are forgotten.
+pub(crate) struct DigestStream {
     orders: mpsc::Sender<Order>,
     stream: u64,
     /// Fewer than a block's bytes that wait for the rest of it.
@@ -35,28 +44,31 @@ pub(crate) struct Md5Stream {
 
 enum Order {
     Push { stream: u64, blocks: Bytes, keep: Option<Keep> },
-    Finish { stream: u64, tail: Vec<u8>, answer: oneshot::Sender<[u8; 16]> },
+    Begin { stream: u64, crc: Option<Crc> },
+    Finish { stream: u64, tail: Vec<u8>, answer: oneshot::Sender<Digests> },
     Forget { stream: u64 },
 }
 
-impl Md5Pool {
+impl DigestPool {
     pub(crate) fn new() -> Self {
         let (orders, inbox) = mpsc::channel();
-        let made = std::thread::Builder::new().name("md5-lanes".to_owned()).spawn(move || Lanes::default().run(&inbox));
+        let made = std::thread::Builder::new().name("digests".to_owned()).spawn(move || Lanes::default().run(&inbox));
         if let Err(error) = made {
-            tracing::warn!(%error, "start MD5 thread");
+            tracing::warn!(%error, "start digest thread");
         }
         Self { orders, next_stream: AtomicU64::new(0) }
     }
 
-    /// A new stream.
-    pub(crate) fn stream(&self) -> Md5Stream {
+    /// A new stream, with this (empty) CRC beside the MD5.
+    pub(crate) fn stream(&self, crc: Option<Crc>) -> DigestStream {
         let stream = self.next_stream.fetch_add(1, Ordering::Relaxed);
-        Md5Stream { orders: self.orders.clone(), stream, carry: Vec::new() }
+        let new = DigestStream { orders: self.orders.clone(), stream, carry: Vec::new() };
+        new.order(Order::Begin { stream, crc });
+        new
     }
 }
 
-impl Md5Stream {
+impl DigestStream {
     /// Queues the stream's next bytes. `keep` is dropped when they are hashed. Does not wait.
     pub(crate) fn push(&mut self, mut bytes: Bytes, keep: &Keep) {
         if !self.carry.is_empty() {
@@ -75,12 +87,12 @@ impl Md5Stream {
         }
     }
 
-    /// The digest of all that was pushed.
-    pub(crate) async fn finish(mut self) -> Result<[u8; 16], ObjectError> {
+    /// The digests of all that was pushed.
+    pub(crate) async fn finish(mut self) -> Result<Digests, ObjectError> {
         let (answer, answered) = oneshot::channel();
         let tail = std::mem::take(&mut self.carry);
         self.order(Order::Finish { stream: self.stream, tail, answer });
-        answered.await.map_err(|_| ObjectError::Internal { reason: "the MD5 thread is gone".to_owned() })
+        answered.await.map_err(|_| ObjectError::Internal { reason: "the digest thread is gone".to_owned() })
     }
 
     fn order(&self, order: Order) {
@@ -89,7 +101,7 @@ impl Md5Stream {
     }
 }
 
-impl Drop for Md5Stream {
+impl Drop for DigestStream {
     fn drop(&mut self) {
         self.order(Order::Forget { stream: self.stream });
     }
@@ -105,7 +117,8 @@ struct Lanes {
 struct Lane {
     state: Md5State,
     waiting: VecDeque<(Bytes, Option<Keep>)>,
-    finish: Option<(Vec<u8>, oneshot::Sender<[u8; 16]>)>,
+    crc: Option<Crc>,
+    finish: Option<(Vec<u8>, oneshot::Sender<Digests>)>,
 }
 
 impl Lanes {
@@ -127,6 +140,9 @@ impl Lanes {
 
     fn take_order(&mut self, order: Order) {
         match order {
+            Order::Begin { stream, crc } => {
+                self.streams.entry(stream).or_default().crc = crc;
+            }
             Order::Push { stream, blocks, keep } => {
                 self.streams.entry(stream).or_default().waiting.push_back((blocks, keep));
             }
@@ -155,7 +171,9 @@ impl Lanes {
         let done = update_lanes(&mut runs);
         debug_assert!(done.is_ok(), "only whole blocks are queued");
         for lane in self.streams.values_mut() {
-            lane.waiting.pop_front();
+            if let (Some((bytes, _keep)), Some(crc)) = (lane.waiting.pop_front(), &mut lane.crc) {
+                crc.update(&bytes);
+            }
         }
     }
 
@@ -165,8 +183,12 @@ impl Lanes {
                 return true;
             }
             let Some((tail, answer)) = lane.finish.take() else { return true };
+            let mut crc = lane.crc.take();
+            if let Some(crc) = &mut crc {
+                crc.update(&tail);
+            }
             // The upload may have been given up.
-            let _ = answer.send(lane.state.clone().finalize(&tail));
+            let _ = answer.send(Digests { md5: std::mem::take(&mut lane.state).finalize(&tail), crc });
             false
         });
     }
@@ -174,6 +196,8 @@ impl Lanes {
 
 #[cfg(test)]
 mod tests {
+    use super::super::api::ChecksumAlgorithm;
+    use super::super::checksum::checksum_of;
     use super::*;
     use md5::{Digest, Md5};
 
@@ -182,21 +206,24 @@ mod tests {
     }
 
     /// Pushes `len` bytes in pieces of `piece` and compares with the reference.
-    async fn check(pool: &Md5Pool, len: usize, piece: usize, seed: u8) {
+    async fn check(pool: &DigestPool, len: usize, piece: usize, seed: u8) {
         let all = bytes(len, seed);
-        let mut stream = pool.stream();
+        let algorithm = ChecksumAlgorithm::Crc32c;
+        let mut stream = pool.stream(Crc::new(algorithm));
         let keep: Keep = Arc::new(());
         for at in (0..len).step_by(piece) {
             stream.push(all.slice(at..(at + piece).min(len)), &keep);
         }
         let expected: [u8; 16] = Md5::digest(&all).into();
-        assert_eq!(stream.finish().await.unwrap(), expected, "{len} bytes in pieces of {piece}");
+        let digests = stream.finish().await.unwrap();
+        assert_eq!(digests.md5, expected, "{len} bytes in pieces of {piece}");
+        assert_eq!(digests.crc.unwrap().value(), checksum_of(algorithm, &all), "{len} bytes in pieces of {piece}");
         assert_eq!(Arc::strong_count(&keep), 1, "permits are given back");
     }
 
     #[tokio::test]
     async fn one_stream_in_any_pieces() {
-        let pool = Md5Pool::new();
+        let pool = DigestPool::new();
         for (len, piece) in
             [(0, 1), (1, 1), (63, 7), (64, 64), (65, 64), (1000, 1), (1000, 63), (70_000, 65_536), (130, 65)]
         {
@@ -206,9 +233,9 @@ mod tests {
 
     #[tokio::test]
     async fn many_streams_at_once_and_some_given_up() {
-        let pool = Md5Pool::new();
+        let pool = DigestPool::new();
         let keep: Keep = Arc::new(());
-        let mut given_up = pool.stream();
+        let mut given_up = pool.stream(None);
         given_up.push(bytes(640, 9), &keep);
         let checks = (0..40u8).map(|i| check(&pool, 1000 * usize::from(i) + 17, 4096 + usize::from(i), i));
         futures::future::join_all(checks).await;
