@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod admin_error;
+pub mod byte_size;
 pub mod sign;
 
 pub use admin::{AdminClient, AdminClientOptions};
