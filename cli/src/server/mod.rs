@@ -9,6 +9,8 @@ mod banner;
 mod config;
 mod first_start;
 mod logging;
+mod metrics;
+mod operations;
 mod settings;
 mod shutdown;
 mod startup;
@@ -44,13 +46,15 @@ pub(crate) fn run(arguments: &ServerArgs) -> Outcome {
 
 async fn serve(config: ServerConfig, lock: &lock::DataDirectory) -> Outcome {
     let drain_timeout = config.drain_timeout;
-    let running = startup::start(config, lock).await?;
+    let mut running = startup::start(config, lock).await?;
     banner::print(&running.banner);
-    let why = shutdown::signal().await?;
+    let why = tokio::select! {
+        why = shutdown::signal() => why?,
+        failure = running.broken() => return Err(failure),
+    };
     tracing::info!(signal = why, "stopping: finishing requests");
-    let stopped = running.stop(drain_timeout);
     tokio::select! {
-        result = stopped => result.map(|()| Exit::Ok),
+        result = running.stop(drain_timeout) => result.map(|()| Exit::Ok),
         again = shutdown::signal() => {
             let again = again?;
             tracing::warn!(signal = again, "second signal: stopping at once");
