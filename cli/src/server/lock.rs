@@ -135,7 +135,7 @@ mod tests {
     fn a_directory_that_cannot_be_made_is_one_line() {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join("file");
-        std::fs::write(&file, "").unwrap();
+        fs::write(&file, "").unwrap();
         let failure = DataDirectory::open(&file.join("data")).unwrap_err();
         assert_eq!(failure.code, "HF1102");
         assert_eq!(failure.message.lines().count(), 1);

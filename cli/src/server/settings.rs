@@ -174,12 +174,13 @@ fn variable_name(name: &str) -> String {
 }
 
 fn nearest(name: &str, likeness_min: f64) -> Option<&'static str> {
-    // Without its table a name may be meant, too: `cert` for `tls.cert`.
+    // A name without its table may be meant (`cert` for `tls.cert`), or the table may be misspelt (`tsl`).
     let likeness = |known: &str| {
-        let last = known.rsplit('.').next().unwrap_or(known);
-        strsim::jaro_winkler(known, name).max(strsim::jaro_winkler(last, name))
+        let (table, last) = known.split_once('.').unwrap_or((known, known));
+        [known, table, last].iter().map(|part| strsim::jaro_winkler(part, name)).fold(0.0, f64::max)
     };
-    let best = NAMES.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    // The first of equals: `max_by` alone would take the last.
+    let best = NAMES.iter().rev().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
     (likeness(best) >= likeness_min).then_some(*best)
 }
 
