@@ -96,7 +96,8 @@ impl S3Args {
         anyhow::ensure!(self.rate.is_none_or(|r| r > 0.0 && r < 1e7), "--rate must be above 0");
         let mut plan = Plan::new(self.op, self.size, self.concurrency);
         plan.duration = Duration::from_secs_f64(self.seconds);
-        plan.warmup = Duration::from_secs_f64(self.warmup);
+        // Each object can be deleted once: a warm-up would use them up uncounted.
+        plan.warmup = Duration::from_secs_f64(if self.op == Operation::Delete { 0.0 } else { self.warmup });
         plan.rate = self.rate;
         plan.get_percent = self.get_percent;
         plan.verify = self.verify;
@@ -123,7 +124,7 @@ pub(crate) struct CompareArgs {
     /// How long new operations are begun in each cell.
     #[arg(long, default_value_t = 4.0)]
     pub(crate) seconds: f64,
-    /// Only cells whose name contains this, once for each: PUT-4KiB, c16, LIST.
+    /// Only cells whose name has these words, once for each: PUT-4KiB, c16, LIST.
     #[arg(long = "cell", value_name = "TEXT")]
     pub(crate) cells: Vec<String>,
     /// Where every single figure is written.
@@ -157,7 +158,16 @@ mod tests {
         let plan = arguments.plan().unwrap();
         assert_eq!((plan.size, plan.concurrency, plan.objects, plan.verify), (4096, 16, 10, true));
         let off = Cli::try_parse_from([
-            "holdfast-bench", "s3", "--endpoint", "http://h:1", "--access-key", "a", "--secret-key", "s", "--op", "get",
+            "holdfast-bench",
+            "s3",
+            "--endpoint",
+            "http://h:1",
+            "--access-key",
+            "a",
+            "--secret-key",
+            "s",
+            "--op",
+            "get",
             "--verify=false",
         ]);
         let Command::S3(arguments) = off.unwrap().command else { panic!("not s3") };

@@ -124,7 +124,9 @@ struct Document<'a> {
 /// Runs all cells and prints one line each; `false` if any operation failed or any byte was wrong.
 pub(crate) fn run(arguments: &CompareArgs) -> anyhow::Result<bool> {
     let targets: Vec<Named> = arguments.targets.iter().map(|spec| parse_target(spec)).collect::<anyhow::Result<_>>()?;
-    let wanted = |cell: &Cell| arguments.cells.is_empty() || arguments.cells.iter().any(|c| cell.name().contains(c));
+    // Whole words between dashes: `c1` is not `c16`.
+    let has = |cell: &Cell, words: &str| format!("-{}-", cell.name()).contains(&format!("-{words}-"));
+    let wanted = |cell: &Cell| arguments.cells.is_empty() || arguments.cells.iter().any(|words| has(cell, words));
     let cells: Vec<Cell> = all_cells().into_iter().filter(wanted).collect();
     anyhow::ensure!(!cells.is_empty(), "no cell has a name with {:?}", arguments.cells);
     anyhow::ensure!(arguments.seconds > 0.0 && arguments.seconds < 1e6, "--seconds must be above 0");
@@ -135,18 +137,22 @@ pub(crate) fn run(arguments: &CompareArgs) -> anyhow::Result<bool> {
     let mut samples = Vec::new();
     let mut prepared: Vec<(usize, Operation, u64, Preloaded)> = Vec::new();
     let measured = measure_all(arguments, &targets, &cells, &bodies, &mut prepared, &mut samples);
+    let reported = measured.and_then(|()| report_all(arguments, &targets, &cells, &samples));
     for (target, _, _, preloaded) in &prepared {
         if let Err(error) = load::clean(&targets[*target].target, preloaded) {
             note(&format!("{}: {error:#}", targets[*target].name));
         }
     }
-    measured?;
-    let lines: Vec<String> = cells.iter().map(|cell| line(*cell, &targets, &samples)).collect();
+    reported?;
+    Ok(samples.iter().all(|sample| sample.report.is_clean()))
+}
+
+fn report_all(arguments: &CompareArgs, targets: &[Named], cells: &[Cell], samples: &[Sample]) -> anyhow::Result<()> {
+    let lines: Vec<String> = cells.iter().map(|cell| line(*cell, targets, samples)).collect();
     for line in &lines {
         say(&format!("{line}\n"));
     }
-    write_document(arguments, &lines, &samples)?;
-    Ok(samples.iter().all(|sample| sample.report.is_clean()))
+    write_document(arguments, &lines, samples)
 }
 
 fn measure_all(
@@ -219,7 +225,9 @@ fn line(cell: Cell, targets: &[Named], samples: &[Sample]) -> String {
         })
         .collect();
     let Some(((_, ours), peers)) = medians.split_first() else { return String::new() };
-    let best = |synced_only: bool| peers.iter().filter(|(synced, _)| *synced || !synced_only).map(|(_, v)| *v).reduce(f64::max);
+    let best = |synced_only: bool| {
+        peers.iter().filter(|(synced, _)| *synced || !synced_only).map(|(_, v)| *v).reduce(f64::max)
+    };
     let (synced, any) = (best(true), best(false));
     let against = if cell.is_write() { synced } else { any };
     let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.1}"));
@@ -242,7 +250,9 @@ fn parse_target(spec: &str) -> anyhow::Result<Named> {
     let (name, rest) = spec.split_once('=').with_context(|| format!("a target is {form}"))?;
     let parts: Vec<&str> = rest.split(',').collect();
     let (endpoint, access_key, secret_key, bucket, synced, region) = match parts.as_slice() {
-        [endpoint, access_key, secret_key, bucket, synced] => (endpoint, access_key, secret_key, bucket, synced, "us-east-1"),
+        [endpoint, access_key, secret_key, bucket, synced] => {
+            (endpoint, access_key, secret_key, bucket, synced, "us-east-1")
+        }
         [endpoint, access_key, secret_key, bucket, synced, region] => {
             (endpoint, access_key, secret_key, bucket, synced, *region)
         }
@@ -317,8 +327,18 @@ mod tests {
     fn the_cells_are_those_of_the_benchmark() {
         let names: Vec<String> = all_cells().into_iter().map(Cell::name).collect();
         let expected = [
-            "PUT-4KiB-c1", "PUT-4KiB-c16", "PUT-1MiB-c1", "PUT-1MiB-c16", "PUT-64MiB-c1", "PUT-64MiB-c16",
-            "GET-4KiB-c1", "GET-4KiB-c16", "GET-1MiB-c1", "GET-1MiB-c16", "GET-64MiB-c1", "GET-64MiB-c16",
+            "PUT-4KiB-c1",
+            "PUT-4KiB-c16",
+            "PUT-1MiB-c1",
+            "PUT-1MiB-c16",
+            "PUT-64MiB-c1",
+            "PUT-64MiB-c16",
+            "GET-4KiB-c1",
+            "GET-4KiB-c16",
+            "GET-1MiB-c1",
+            "GET-1MiB-c16",
+            "GET-64MiB-c1",
+            "GET-64MiB-c16",
             "LIST-10000-c1",
         ];
         assert_eq!(names, expected);

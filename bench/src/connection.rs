@@ -350,7 +350,8 @@ fn parse_head(head: &[u8]) -> Result<Head, ConnectionError> {
         } else if name.eq_ignore_ascii_case("transfer-encoding") && value.eq_ignore_ascii_case("chunked") {
             framing = Some(Framing::Chunked);
         } else if name.eq_ignore_ascii_case("connection") {
-            keep_alive = value.eq_ignore_ascii_case("keep-alive") || (keep_alive && !value.eq_ignore_ascii_case("close"));
+            keep_alive =
+                value.eq_ignore_ascii_case("keep-alive") || (keep_alive && !value.eq_ignore_ascii_case("close"));
         }
     }
     let bodyless = status < 200 || status == 204 || status == 304;

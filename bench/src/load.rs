@@ -16,8 +16,9 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Bytes of objects put there beforehand unless told otherwise: enough that a server's read-ahead does not serve all.
-const PRELOAD_BYTES: u64 = 512 << 20;
+/// Bytes of objects put there beforehand unless told otherwise: more than any processor's cache, and put there within
+/// seconds.
+const PRELOAD_BYTES: u64 = 256 << 20;
 /// Keys of a listing unless told otherwise, as in the benchmark's cell.
 pub(crate) const LIST_KEYS: u64 = 10_000;
 /// Connections for putting objects there and for cleaning up.
@@ -142,20 +143,23 @@ pub(crate) fn preload(target: &Target, plan: &Plan, bodies: &Bodies, objects: u6
         return Ok(preloaded);
     }
     let next = AtomicU64::new(0);
-    runtime()?.block_on(async {
-        let workers = (0..PRELOAD_CONCURRENCY).map(|_| async {
-            let mut connection = target.connect();
-            loop {
-                let object = next.fetch_add(1, Ordering::Relaxed);
-                if object >= objects {
-                    return Ok(());
+    runtime()?
+        .block_on(async {
+            let workers = (0..PRELOAD_CONCURRENCY).map(|_| async {
+                let mut connection = target.connect();
+                loop {
+                    let object = next.fetch_add(1, Ordering::Relaxed);
+                    if object >= objects {
+                        return Ok(());
+                    }
+                    target
+                        .put(&mut connection, &key(&preloaded.prefix, object), bodies.body(object, plan.size))
+                        .await?;
                 }
-                target.put(&mut connection, &key(&preloaded.prefix, object), bodies.body(object, plan.size)).await?;
-            }
-        });
-        join_all(workers.collect()).await.into_iter().collect::<Result<Vec<()>, OperationError>>()
-    })
-    .context("put objects there beforehand")?;
+            });
+            join_all(workers.collect()).await.into_iter().collect::<Result<Vec<()>, OperationError>>()
+        })
+        .context("put objects there beforehand")?;
     Ok(preloaded)
 }
 
@@ -165,12 +169,7 @@ pub(crate) fn clean(target: &Target, preloaded: &Preloaded) -> anyhow::Result<()
 }
 
 /// The measured part.
-pub(crate) fn measure(
-    target: &Target,
-    plan: &Plan,
-    bodies: &Bodies,
-    preloaded: &Preloaded,
-) -> anyhow::Result<Report> {
+pub(crate) fn measure(target: &Target, plan: &Plan, bodies: &Bodies, preloaded: &Preloaded) -> anyhow::Result<Report> {
     let limit = if plan.operation == Operation::Delete { plan.objects } else { u64::MAX };
     let shared = Shared {
         target,
@@ -233,7 +232,11 @@ async fn work(shared: &Shared<'_>, worker: u64) -> anyhow::Result<Samples> {
         }
         if began >= shared.plan.warmup {
             let bytes_and_keys = result.map_err(|error| error.name());
-            samples.take(began.saturating_sub(shared.plan.warmup), ended.saturating_sub(shared.plan.warmup), bytes_and_keys);
+            samples.take(
+                began.saturating_sub(shared.plan.warmup),
+                ended.saturating_sub(shared.plan.warmup),
+                bytes_and_keys,
+            );
         }
     }
     Ok(samples)

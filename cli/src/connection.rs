@@ -41,5 +41,6 @@ fn find_credentials(arguments: &AdminArgs) -> Result<Credentials, Failure> {
         Some(directory) => format!("{} has no credentials file and the environment none", directory.display()),
         None => "the root key is needed".to_owned(),
     };
-    Err(denied(place).or_try("--data-dir DIR, --credentials FILE, or HOLDFAST_ACCESS_KEY_ID and HOLDFAST_SECRET_ACCESS_KEY"))
+    Err(denied(place)
+        .or_try("--data-dir DIR, --credentials FILE, or HOLDFAST_ACCESS_KEY_ID and HOLDFAST_SECRET_ACCESS_KEY"))
 }

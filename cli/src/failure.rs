@@ -64,12 +64,7 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure with exit code 1 and no next step.
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self {
-            code: code.text().to_owned(),
-            message: message.into(),
-            next_step: String::new(),
-            exit: Exit::Failed,
-        }
+        Self { code: code.text().to_owned(), message: message.into(), next_step: String::new(), exit: Exit::Failed }
     }
 
     /// A mistake on the command line or in the settings.
@@ -135,7 +130,8 @@ mod tests {
 
     #[test]
     fn every_kind_of_answer_has_its_exit_code() {
-        let answer = || AdminError { code: "HF2104".into(), message: "d1 holds shards".into(), next_step: "wait".into() };
+        let answer =
+            || AdminError { code: "HF2104".into(), message: "d1 holds shards".into(), next_step: "wait".into() };
         let place = || "http://h:1".to_owned();
         let reason = || "r".to_owned();
         let cases = [

@@ -113,7 +113,8 @@ impl AdminClient {
 
     /// Forgets a backend on which nothing is left.
     pub async fn backend_remove(&self, backend: &str) -> Result<BackendView, AdminClientError> {
-        self.call(Call { method: "DELETE", path: format!("/v1/backends/{backend}"), query: &[], body: Vec::new() }).await
+        self.call(Call { method: "DELETE", path: format!("/v1/backends/{backend}"), query: &[], body: Vec::new() })
+            .await
     }
 
     /// Puts a new, empty backend in the place of a lost one.

@@ -323,14 +323,8 @@ mod tests {
 
     #[test]
     fn a_new_day_gets_a_new_key_and_the_same_second_the_same_signature() {
-        let get = RequestToSign {
-            method: "GET",
-            host: "h",
-            path: "/",
-            query: &[],
-            headers: &[],
-            payload: Payload::Unsigned,
-        };
+        let get =
+            RequestToSign { method: "GET", host: "h", path: "/", query: &[], headers: &[], payload: Payload::Unsigned };
         let signer = example();
         let today = signer.sign(&get, EXAMPLE_SECONDS);
         assert_eq!(today, signer.sign(&get, EXAMPLE_SECONDS));

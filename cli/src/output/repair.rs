@@ -10,7 +10,9 @@ pub(crate) fn repair_table(status: &RepairStatus, now_ms: u64) -> String {
     rows.sort_by_key(|row| row.margin);
     let rows = rows
         .into_iter()
-        .map(|row| vec![margin(row.margin, status.margin_target), words::count(row.segments), byte_size::format(row.bytes)])
+        .map(|row| {
+            vec![margin(row.margin, status.margin_target), words::count(row.segments), byte_size::format(row.bytes)]
+        })
         .collect();
     let mut text = columns(&["MARGIN LEFT", "SEGMENTS", "BYTES"], rows, &[1, 2]);
     text += &format!("{}\n", repair_line(status));

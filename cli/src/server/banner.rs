@@ -60,7 +60,11 @@ impl fmt::Display for Banner {
             }
         };
         writeln!(f, "  try")?;
-        writeln!(f, "    export AWS_ACCESS_KEY_ID={access_key} AWS_SECRET_ACCESS_KEY={secret_key} AWS_DEFAULT_REGION={}", self.region)?;
+        writeln!(
+            f,
+            "    export AWS_ACCESS_KEY_ID={access_key} AWS_SECRET_ACCESS_KEY={secret_key} AWS_DEFAULT_REGION={}",
+            self.region
+        )?;
         writeln!(f, "    aws --endpoint-url {endpoint} s3 mb s3://first")?;
         writeln!(f, "    aws --endpoint-url {endpoint} s3 cp /etc/hostname s3://first/")
     }

@@ -141,7 +141,9 @@ impl ServerConfig {
             domains: domains(settings)?,
             tls: tls(settings)?,
             log_format: settings.parsed("log_format", LogFormat::from_str)?.unwrap_or(LogFormat::Auto),
-            drain_timeout: Duration::from_secs(settings.parsed("drain_seconds", u64::from_str)?.unwrap_or(DRAIN_SECONDS)),
+            drain_timeout: Duration::from_secs(
+                settings.parsed("drain_seconds", u64::from_str)?.unwrap_or(DRAIN_SECONDS),
+            ),
             objects: ObjectSettings {
                 inline_bytes_max: settings.parsed("objects.inline_bytes_max", byte_size::parse)?,
                 write_buffer_bytes: settings.parsed("objects.write_buffer_bytes", byte_size::parse)?,
@@ -191,7 +193,8 @@ fn backends(settings: &Settings) -> Result<Vec<String>, Failure> {
     let mut found: Vec<String> = Vec::new();
     for value in values {
         let path = value.strip_prefix("disk:").filter(|path| !path.is_empty());
-        let path = path.ok_or_else(|| invalid(origin, &format!("{value:?} is not the place of a backend: disk:PATH")))?;
+        let path =
+            path.ok_or_else(|| invalid(origin, &format!("{value:?} is not the place of a backend: disk:PATH")))?;
         let path = std::path::absolute(path).map_err(|e| invalid(origin, &format!("{value:?}: {e}")))?;
         let location = format!("disk:{}", path.display());
         if found.contains(&location) {
@@ -203,7 +206,8 @@ fn backends(settings: &Settings) -> Result<Vec<String>, Failure> {
 }
 
 fn region(text: &str) -> Result<String, String> {
-    let fits = (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let fits =
+        (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if fits { Ok(text.to_owned()) } else { Err(format!("{text:?} is not a region: letters, digits, '-' and '_'")) }
 }
 
@@ -261,7 +265,8 @@ mod tests {
         )
         .unwrap();
         let arguments = ServerArgs { config: Some(file), scheme: Some("3+2".into()), ..flags() };
-        let config = load(&arguments, &[("HOLDFAST_S3_LISTEN", "127.0.0.1:2"), ("HOLDFAST_TLS__CERT", "other")]).unwrap();
+        let config =
+            load(&arguments, &[("HOLDFAST_S3_LISTEN", "127.0.0.1:2"), ("HOLDFAST_TLS__CERT", "other")]).unwrap();
         assert_eq!(config.scheme, Some(SchemeShape { k: 3, m: 2 }), "flag over file");
         assert_eq!(config.s3_listen.port(), 2, "variable over file");
         assert_eq!(config.tls, Some(TlsFiles { cert: "other".into(), key: "k".into() }));

@@ -56,8 +56,9 @@ pub(crate) fn for_first_start(data_dir: &Path) -> Result<RootKey, Failure> {
     }
     let generated = generate_key();
     let credentials = Credentials { access_key: generated.access_key, secret_key: generated.secret_key };
-    write(data_dir, &credentials)
-        .map_err(|e| unusable(format!("write {}: {e}", path.display())).or_try("free room or give another --data-dir"))?;
+    write(data_dir, &credentials).map_err(|e| {
+        unusable(format!("write {}: {e}", path.display())).or_try("free room or give another --data-dir")
+    })?;
     Ok(RootKey::Generated(credentials))
 }
 

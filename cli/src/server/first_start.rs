@@ -70,7 +70,12 @@ impl Plan {
     }
 
     /// A plan by the settings. Every directory must be empty or absent.
-    pub(crate) fn make(config: &ServerConfig, data_dir: &Path, cluster: ClusterId, now_ms: u64) -> Result<Self, Failure> {
+    pub(crate) fn make(
+        config: &ServerConfig,
+        data_dir: &Path,
+        cluster: ClusterId,
+        now_ms: u64,
+    ) -> Result<Self, Failure> {
         let scheme = config.scheme.unwrap_or(super::config::DEFAULT_SCHEME);
         let locations = if config.backends.is_empty() { default_locations(data_dir) } else { config.backends.clone() };
         check_count(scheme, locations.len())?;
@@ -148,7 +153,9 @@ fn same_place(one: &str, other: &str) -> bool {
 }
 
 fn default_locations(data_dir: &Path) -> Vec<String> {
-    (1..=DEFAULT_BACKENDS).map(|number| format!("disk:{}", data_dir.join(format!("disks/d{number}")).display())).collect()
+    (1..=DEFAULT_BACKENDS)
+        .map(|number| format!("disk:{}", data_dir.join(format!("disks/d{number}")).display()))
+        .collect()
 }
 
 fn check_count(scheme: SchemeShape, count: usize) -> Result<(), Failure> {

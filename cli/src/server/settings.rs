@@ -28,7 +28,8 @@ pub(crate) const NAMES: &[&str] = &[
 ];
 
 /// Variables that are no settings although their name begins like one.
-const OTHER_VARIABLES: &[&str] = &["HOLDFAST_ADMIN", "HOLDFAST_ACCESS_KEY_ID", "HOLDFAST_SECRET_ACCESS_KEY", "HOLDFAST_LOG"];
+const OTHER_VARIABLES: &[&str] =
+    &["HOLDFAST_ADMIN", "HOLDFAST_ACCESS_KEY_ID", "HOLDFAST_SECRET_ACCESS_KEY", "HOLDFAST_LOG"];
 /// From this likeness on (Jaro-Winkler) a name is taken for a slip.
 const LIKENESS_MIN: f64 = 0.75;
 /// A variable without `__` may be anybody's; only one this like a setting's is worth a warning.
@@ -87,10 +88,14 @@ impl Settings {
             match value {
                 toml::Value::Table(inner) if is_table => self.take_table(&format!("{name}."), inner, file)?,
                 _ => {
-                    let known = known(&name).ok_or_else(|| unknown(&format!("{name} in {file}"), &name, |n| n.into()))?;
+                    let known =
+                        known(&name).ok_or_else(|| unknown(&format!("{name} in {file}"), &name, |n| n.into()))?;
                     let origin = Origin::File(format!("{name} in {file}"));
                     let values = texts(value).ok_or_else(|| {
-                        Failure::usage(Code::InvalidSetting, format!("{origin}: a text, a number or a list of texts is needed"))
+                        Failure::usage(
+                            Code::InvalidSetting,
+                            format!("{origin}: a text, a number or a list of texts is needed"),
+                        )
                     })?;
                     self.given.insert(known, Setting { values, origin });
                 }
@@ -173,11 +178,17 @@ fn variable_name(name: &str) -> String {
     format!("HOLDFAST_{}", name.replace('.', "__").to_ascii_uppercase())
 }
 
+/// Jaro-Winkler, which does not see one slip in a word of three letters.
+fn alike(known: &str, name: &str) -> f64 {
+    let one_slip = if strsim::osa_distance(known, name) == 1 { 0.9 } else { 0.0 };
+    strsim::jaro_winkler(known, name).max(one_slip)
+}
+
 fn nearest(name: &str, likeness_min: f64) -> Option<&'static str> {
     // A name without its table may be meant (`cert` for `tls.cert`), or the table may be misspelt (`tsl`).
     let likeness = |known: &str| {
         let (table, last) = known.split_once('.').unwrap_or((known, known));
-        [known, table, last].iter().map(|part| strsim::jaro_winkler(part, name)).fold(0.0, f64::max)
+        [known, table, last].iter().map(|part| alike(part, name)).fold(0.0, f64::max)
     };
     // The first of equals: `max_by` alone would take the last.
     let best = NAMES.iter().rev().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
@@ -253,7 +264,9 @@ mod tests {
     fn flag_wins_over_variable_over_file() {
         let mut settings = file("region = \"file\"\nscheme = \"4+2\"\nbackends = [\"disk:/a\", \"disk:/b\"]").unwrap();
         assert_eq!(settings.text("region").unwrap().map(|(v, _)| v), Some("file"));
-        settings.read_environment(&environment(&[("HOLDFAST_REGION", "variable"), ("HOLDFAST_DOMAINS", "a, b")])).unwrap();
+        settings
+            .read_environment(&environment(&[("HOLDFAST_REGION", "variable"), ("HOLDFAST_DOMAINS", "a, b")]))
+            .unwrap();
         assert_eq!(settings.text("region").unwrap().map(|(v, _)| v), Some("variable"));
         assert_eq!(settings.list("domains").unwrap().0, ["a", "b"]);
         settings.take_flag("region", "--region", vec!["flag".into()]);

@@ -79,16 +79,9 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
 
     let layout = Layout::new(map);
     let (hints, damage) = mpsc::channel(HINTS_MAX);
-    let objects =
-        ObjectPath::new(metadata.clone(), node.clone(), layout.clone(), object_options(&config), hints);
-    let maintenance = Maintenance::start(
-        metadata.clone(),
-        node,
-        layout,
-        objects.clone(),
-        damage,
-        MaintenanceOptions::default(),
-    );
+    let objects = ObjectPath::new(metadata.clone(), node.clone(), layout.clone(), object_options(&config), hints);
+    let maintenance =
+        Maintenance::start(metadata.clone(), node, layout, objects.clone(), damage, MaintenanceOptions::default());
 
     let shutdown = CancellationToken::new();
     tokio::spawn(metrics::keep(recorder.clone(), shutdown.clone()));
@@ -115,8 +108,8 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
         survives: shape.m,
         root_key,
     };
+    let s3_service = service(metadata.clone(), objects, S3Options { region: config.region.clone() });
     let options = S3ServerOptions { region: config.region, domains: config.domains, tls, ..S3ServerOptions::default() };
-    let s3_service = service(metadata.clone(), objects, S3Options::default());
     let s3 = {
         let (metadata, shutdown) = (metadata.clone(), shutdown.clone());
         tokio::spawn(async move {
@@ -169,7 +162,9 @@ impl Running {
                 Ok(())
             }
             Ok(Err(error)) => Err(failed("flush the metadata", &error)),
-            Err(_) => Err(Failure::new(Code::MetadataUnavailable, "the metadata did not stop in time; nothing is lost")),
+            Err(_) => {
+                Err(Failure::new(Code::MetadataUnavailable, "the metadata did not stop in time; nothing is lost"))
+            }
         }
     }
 }
@@ -237,7 +232,8 @@ async fn execute_first_start(
     metadata: &dyn Metadata,
 ) -> Result<(Arc<dyn NodeClient>, ClusterMap), Failure> {
     if plan.cluster != cluster {
-        let message = format!("the interrupted first start was of cluster {}, the metadata is of {cluster}", plan.cluster);
+        let message =
+            format!("the interrupted first start was of cluster {}, the metadata is of {cluster}", plan.cluster);
         return Err(first_start::failed(message).or_try("an empty --data-dir"));
     }
     for backend in &plan.backends {

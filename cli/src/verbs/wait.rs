@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn repair_ends_after_a_newer_scan() {
-        let status = |state: &str, scanned_ms| RepairStatus { state: state.into(), scanned_ms, ..RepairStatus::default() };
+        let status =
+            |state: &str, scanned_ms| RepairStatus { state: state.into(), scanned_ms, ..RepairStatus::default() };
         let at = Duration::from_secs;
         let mut wait = RepairWait { scanned_before_ms: 100, idle_since: None };
         let cases = [
@@ -152,7 +153,8 @@ mod tests {
 
     #[test]
     fn scrub_ends_after_a_newer_run() {
-        let status = |state: &str, finished_ms| ScrubStatus { state: state.into(), finished_ms, ..ScrubStatus::default() };
+        let status =
+            |state: &str, finished_ms| ScrubStatus { state: state.into(), finished_ms, ..ScrubStatus::default() };
         let mut wait = ScrubWait { finished_before_ms: 0, idle_since: None };
         assert_eq!(wait.handle(&status("running", 0), Duration::ZERO), Step::GoOn);
         assert_eq!(wait.handle(&status("idle", 50), Duration::from_secs(1)), Step::Ended);

@@ -289,8 +289,10 @@ pub(crate) mod tests {
             key = hmac(&key, step.as_bytes());
         }
         let signature = hex::encode(hmac(&key, to_sign.as_bytes()));
-        let authorization =
-            format!("{ALGORITHM} Credential={}/{scope}, SignedHeaders={}, Signature={signature}", s.access_key, s.signed);
+        let authorization = format!(
+            "{ALGORITHM} Credential={}/{scope}, SignedHeaders={}, Signature={signature}",
+            s.access_key, s.signed
+        );
         http::Request::builder()
             .method(s.method)
             .uri(&s.target)
@@ -331,7 +333,11 @@ pub(crate) mod tests {
             ("16 minutes ahead", Signing { seconds: NOW + 960, ..good.clone() }, Some(Code::ClockSkew)),
             ("16 minutes behind", Signing { seconds: NOW - 960, ..good.clone() }, Some(Code::ClockSkew)),
             ("signed for S3", Signing { scope: (REGION, "s3"), ..good.clone() }, Some(Code::WrongSignature)),
-            ("signed for elsewhere", Signing { scope: ("us-east-1", SERVICE), ..good.clone() }, Some(Code::WrongSignature)),
+            (
+                "signed for elsewhere",
+                Signing { scope: ("us-east-1", SERVICE), ..good.clone() },
+                Some(Code::WrongSignature),
+            ),
             (
                 "host not signed",
                 Signing { signed: "x-amz-content-sha256;x-amz-date", ..good.clone() },
@@ -372,7 +378,9 @@ pub(crate) mod tests {
             ("no authorization", |r| drop(r.headers_mut().remove("authorization"))),
             ("no date", |r| drop(r.headers_mut().remove("x-amz-date"))),
             ("date is no time", |r| drop(r.headers_mut().insert("x-amz-date", "yesterday".parse().unwrap()))),
-            ("date of another day", |r| drop(r.headers_mut().insert("x-amz-date", "20200101T000000Z".parse().unwrap()))),
+            ("date of another day", |r| {
+                drop(r.headers_mut().insert("x-amz-date", "20200101T000000Z".parse().unwrap()))
+            }),
             ("signature cut short", |r| {
                 let text = r.headers()["authorization"].to_str().unwrap().to_owned();
                 r.headers_mut().insert("authorization", text[..text.len() - 2].parse().unwrap());

@@ -26,10 +26,7 @@ pub(crate) async fn backend_add(State(state): Shared, body: Bytes) -> AdminResul
     finish(async move { state.operations.backend_add(add).await }).await.map(Json)
 }
 
-pub(crate) async fn backend_drain(
-    State(state): Shared,
-    Path(backend): Path<String>,
-) -> AdminResult<Json<BackendView>> {
+pub(crate) async fn backend_drain(State(state): Shared, Path(backend): Path<String>) -> AdminResult<Json<BackendView>> {
     tracing::info!(backend, "backend drain");
     finish(async move { state.operations.backend_drain(&backend).await }).await.map(Json)
 }
@@ -101,9 +98,10 @@ fn checked_add(add: BackendAdd) -> AdminResult<BackendAdd> {
     let invalid = |message: String| {
         AdminFailure::new(Code::BackendUnusable, ErrorKind::Invalid, message).or_try("give disk:/absolute/path")
     };
-    let path = add.location.strip_prefix("disk:").ok_or_else(|| {
-        invalid(format!("{:?} is not the place of a backend: only disk:PATH is known", add.location))
-    })?;
+    let path = add
+        .location
+        .strip_prefix("disk:")
+        .ok_or_else(|| invalid(format!("{:?} is not the place of a backend: only disk:PATH is known", add.location)))?;
     if !path.starts_with('/') {
         return Err(invalid(format!("{path:?} is not an absolute path on the server")));
     }

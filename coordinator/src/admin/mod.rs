@@ -144,7 +144,11 @@ async fn admitted(state: &AdminState, request: Request, next: Next) -> Result<Re
         Ok(Ok(body)) => body,
         Ok(Err(error)) => return Err(unreadable_body(&error)),
         Err(_) => {
-            return Err(AdminFailure::new(Code::MalformedRequest, ErrorKind::Invalid, "the request body stopped coming"));
+            return Err(AdminFailure::new(
+                Code::MalformedRequest,
+                ErrorKind::Invalid,
+                "the request body stopped coming",
+            ));
         }
     };
     let root = auth::authenticate(&parts, &body, |name| state.metadata.access_key(name), (state.clock)() / 1000)?;
@@ -163,9 +167,7 @@ fn unreadable_body(error: &axum::Error) -> AdminFailure {
 }
 
 /// Carries out a change in a task of its own, so that it is finished even when the client goes away midway.
-async fn finish<T: Send + 'static>(
-    change: impl Future<Output = AdminResult<T>> + Send + 'static,
-) -> AdminResult<T> {
+async fn finish<T: Send + 'static>(change: impl Future<Output = AdminResult<T>> + Send + 'static) -> AdminResult<T> {
     match tokio::spawn(change).await {
         Ok(result) => result,
         Err(error) => {

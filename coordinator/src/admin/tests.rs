@@ -22,12 +22,7 @@ struct Port {
 async fn open() -> Port {
     let metadata = Arc::new(FakeMetadata::default());
     let operations = Arc::new(FakeOperations::default());
-    let user = AccessKey {
-        access_key: "user".into(),
-        secret_key: "user-secret".into(),
-        is_root: false,
-        ..root_key()
-    };
+    let user = AccessKey { access_key: "user".into(), secret_key: "user-secret".into(), is_root: false, ..root_key() };
     for key in [root_key(), user] {
         metadata.keys.lock().insert(key.access_key.clone(), key);
     }
@@ -60,7 +55,8 @@ async fn exchange(port: &Port, head: &str, body: &[u8]) -> (u16, String) {
 
 async fn send(port: &Port, signing: Signing) -> (u16, String) {
     let request = sign(&signing);
-    let mut head = format!("{} {} HTTP/1.1\r\ncontent-length: {}\r\n", request.method(), request.uri(), signing.body.len());
+    let mut head =
+        format!("{} {} HTTP/1.1\r\ncontent-length: {}\r\n", request.method(), request.uri(), signing.body.len());
     for (name, value) in request.headers() {
         head += &format!("{name}: {}\r\n", value.to_str().unwrap());
     }
@@ -199,11 +195,7 @@ async fn health_is_open_says_why_not_and_is_bounded() {
 #[tokio::test]
 async fn a_change_is_finished_when_its_client_goes_away() {
     let port = open().await;
-    let request = sign(&Signing {
-        target: "/v1/backends/d1/drain".into(),
-        body: Vec::new(),
-        ..Signing::default()
-    });
+    let request = sign(&Signing { target: "/v1/backends/d1/drain".into(), body: Vec::new(), ..Signing::default() });
     let mut stream = TcpStream::connect(port.address).await.unwrap();
     let mut head = format!("POST {} HTTP/1.1\r\ncontent-length: 0\r\n", request.uri());
     for (name, value) in request.headers() {
