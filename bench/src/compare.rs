@@ -28,12 +28,12 @@ struct Cell {
     concurrency: u32,
 }
 
-/// How a cell is counted.
+/// What of a cell is counted, each second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Measure {
-    OperationsPerSecond,
-    MibPerSecond,
-    KeysPerSecond,
+    Operations,
+    Mib,
+    Keys,
 }
 
 struct Named {
@@ -69,17 +69,17 @@ impl Cell {
 
     fn measure(self) -> Measure {
         match self.operation {
-            Operation::List => Measure::KeysPerSecond,
-            _ if self.size >= MIB => Measure::MibPerSecond,
-            _ => Measure::OperationsPerSecond,
+            Operation::List => Measure::Keys,
+            _ if self.size >= MIB => Measure::Mib,
+            _ => Measure::Operations,
         }
     }
 
     fn value(self, report: &Report) -> f64 {
         match self.measure() {
-            Measure::OperationsPerSecond => report.operations_per_second,
-            Measure::MibPerSecond => report.mib_per_second,
-            Measure::KeysPerSecond => report.keys_per_second,
+            Measure::Operations => report.operations_per_second,
+            Measure::Mib => report.mib_per_second,
+            Measure::Keys => report.keys_per_second,
         }
     }
 

@@ -29,10 +29,10 @@ fn find_credentials(arguments: &AdminArgs) -> Result<Credentials, Failure> {
     if let Some(file) = &arguments.credentials {
         return credentials::read(file)?.ok_or_else(|| denied(format!("there is no file {}", file.display())));
     }
-    if let Some(directory) = &arguments.data_dir {
-        if let Some(found) = credentials::read(&credentials::file_in(directory))? {
-            return Ok(found);
-        }
+    if let Some(directory) = &arguments.data_dir
+        && let Some(found) = credentials::read(&credentials::file_in(directory))?
+    {
+        return Ok(found);
     }
     if let Some(found) = credentials::from_environment()? {
         return Ok(found);
