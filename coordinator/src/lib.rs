@@ -3,6 +3,7 @@
 //! Pure modules decide; everything that touches a socket, a disk or a clock says so at its head.
 #![recursion_limit = "256"]
 
+pub mod admin;
 pub mod layout;
 pub mod maintenance;
 pub mod metadata;
