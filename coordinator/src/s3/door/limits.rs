@@ -1,0 +1,36 @@
+//! Limits of the door, each with its reason.
+
+use std::time::Duration;
+
+/// Largest single upload (S3: 5 GiB).
+pub(crate) const BODY_BYTES_MAX: u64 = 5 << 30;
+/// Largest body of a request that is not object data: DeleteObjects of 1000 long keys stays below it.
+pub(crate) const DOCUMENT_BYTES_MAX: usize = 8 << 20;
+/// Keys (S3: 1024 bytes of UTF-8).
+pub(crate) const KEY_BYTES_MAX: usize = 1024;
+/// Request target: a key of 1024 bytes, each escaped, and a presigned query.
+pub(crate) const TARGET_BYTES_MAX: usize = 16 << 10;
+/// Time a client has to send the head of a request.
+pub(crate) const HEADER_TIME: Duration = Duration::from_secs(20);
+/// Time between two pieces of a body.
+pub(crate) const BODY_IDLE: Duration = Duration::from_secs(60);
+/// Clock difference that signatures may have (S3: 15 minutes).
+pub(crate) const CLOCK_SKEW_SECONDS: u64 = 15 * 60;
+/// Longest life of a presigned URL (S3: 7 days).
+pub(crate) const PRESIGN_SECONDS_MAX: u64 = 7 * 24 * 3600;
+/// Head of one aws-chunk: a size and a signature take 100 bytes.
+pub(crate) const CHUNK_HEAD_BYTES_MAX: usize = 1024;
+/// Trailers of a body together.
+pub(crate) const TRAILER_BYTES_MAX: usize = 8 << 10;
+/// One field of a POST form that is not the file; the policy is the largest.
+pub(crate) const FORM_FIELD_BYTES_MAX: usize = 64 << 10;
+/// All fields of a POST form before the file.
+pub(crate) const FORM_FIELDS_BYTES_MAX: usize = 256 << 10;
+/// Connections at once; further ones wait in the listen queue.
+pub(crate) const CONNECTIONS_MAX: usize = 4096;
+/// Bytes of a refused request's body that are read and thrown away, so that the client sees the answer.
+pub(crate) const DRAIN_BYTES_MAX: usize = 1 << 20;
+/// Time that takes at most.
+pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// Time that requests under way have after a stop was asked for.
+pub(crate) const SHUTDOWN_TIME: Duration = Duration::from_secs(30);

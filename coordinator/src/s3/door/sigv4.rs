@@ -1,0 +1,475 @@
+//! AWS Signature Version 4, the verifying side, pure: parts of a request and a clock in, who signed it out.
+//!
+//! Source: AWS, "Authenticating Requests (AWS Signature Version 4)" of the S3 API reference.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use super::error::DoorError;
+use super::limits::{CLOCK_SKEW_SECONDS, PRESIGN_SECONDS_MAX};
+use super::path::{canonical_path, encode_value};
+use hmac::{Hmac, Mac};
+use http::{HeaderMap, StatusCode};
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+use subtle::ConstantTimeEq;
+
+const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+const SERVICE: &str = "s3";
+const TERMINATOR: &str = "aws4_request";
+
+/// What of a request a signature covers.
+pub(crate) struct Parts<'r> {
+    pub(crate) method: &'r str,
+    /// As sent.
+    pub(crate) raw_path: &'r str,
+    /// Decoded.
+    pub(crate) path: &'r str,
+    /// Decoded, in the order sent.
+    pub(crate) query: &'r [(String, String)],
+    pub(crate) headers: &'r HeaderMap,
+}
+
+/// A signature as sent, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) access_key: String,
+    scope_date: String,
+    region: String,
+    signed_headers: Vec<String>,
+    signature: String,
+    /// `20130524T000000Z`.
+    timestamp: String,
+    /// For a presigned URL: seconds it is good for.
+    expires: Option<u64>,
+    /// What the signature says of the payload.
+    pub(crate) payload: String,
+}
+
+/// What chunk signatures are chained to.
+#[derive(Clone)]
+pub(crate) struct Seed {
+    pub(crate) key: [u8; 32],
+    pub(crate) timestamp: String,
+    pub(crate) scope: String,
+    pub(crate) signature: String,
+}
+
+fn malformed(message: &str) -> DoorError {
+    DoorError::bad("AuthorizationHeaderMalformed", format!("The authorization header is malformed; {message}"))
+}
+
+fn query_malformed(message: &str) -> DoorError {
+    DoorError::bad("AuthorizationQueryParametersError", message)
+}
+
+fn mismatch() -> DoorError {
+    DoorError::denied(
+        "SignatureDoesNotMatch",
+        "The request signature we calculated does not match the signature you provided. Check your key and signing method.",
+    )
+}
+
+/// The one value of a query parameter; two are refused.
+fn single<'q>(query: &'q [(String, String)], name: &str) -> Result<Option<&'q str>, DoorError> {
+    let mut found = query.iter().filter(|(n, _)| n == name);
+    let first = found.next().map(|(_, v)| v.as_str());
+    if found.next().is_some() {
+        return Err(query_malformed(&format!("{name} is given more than once")));
+    }
+    Ok(first)
+}
+
+fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|v| v.to_str().ok())
+}
+
+/// Takes the signature out of header or query. No signature at all is an anonymous request, which nothing here is
+/// open to.
+pub(crate) fn claim(parts: &Parts<'_>) -> Result<Claim, DoorError> {
+    let in_header = parts.headers.contains_key(http::header::AUTHORIZATION);
+    let in_query = parts.query.iter().any(|(n, _)| n == "X-Amz-Signature" || n == "X-Amz-Algorithm" || n == "X-Amz-Credential");
+    let v2_query = parts.query.iter().any(|(n, _)| n == "AWSAccessKeyId" || n == "Signature");
+    match (in_header, in_query) {
+        (true, true) => Err(DoorError::bad(
+            "InvalidArgument",
+            "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string parameter or the Authorization header should be specified",
+        )),
+        (true, false) if v2_query => Err(DoorError::bad("InvalidArgument", "Only one auth mechanism allowed")),
+        (true, false) => header_claim(parts),
+        (false, true) => query_claim(parts),
+        (false, false) if v2_query => Err(DoorError::bad(
+            "InvalidRequest",
+            "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
+        )),
+        (false, false) => Err(DoorError::denied("AccessDenied", "Access Denied")),
+    }
+}
+
+fn header_claim(parts: &Parts<'_>) -> Result<Claim, DoorError> {
+    let mut values = parts.headers.get_all(http::header::AUTHORIZATION).iter();
+    let value = values.next().and_then(|v| v.to_str().ok()).ok_or_else(|| malformed("it is not text"))?;
+    if values.next().is_some() {
+        return Err(DoorError::bad("InvalidArgument", "Only one Authorization header is allowed"));
+    }
+    let (algorithm, rest) = value.trim().split_once(' ').unwrap_or((value.trim(), ""));
+    if algorithm != ALGORITHM {
+        return Err(unsupported(algorithm));
+    }
+    let mut credential = None;
+    let mut signed = None;
+    let mut signature = None;
+    for field in rest.split(',') {
+        let (name, value) = field.trim().split_once('=').ok_or_else(|| malformed("a field has no value"))?;
+        let slot = match name {
+            "Credential" => &mut credential,
+            "SignedHeaders" => &mut signed,
+            "Signature" => &mut signature,
+            _ => return Err(malformed("it has an unknown field")),
+        };
+        if slot.replace(value.trim()).is_some() {
+            return Err(malformed("a field is given twice"));
+        }
+    }
+    let (Some(credential), Some(signed), Some(signature)) = (credential, signed, signature) else {
+        return Err(malformed("it must have Credential, SignedHeaders and Signature"));
+    };
+    let timestamp = header_timestamp(parts.headers)?;
+    let payload = header(parts.headers, "x-amz-content-sha256").ok_or_else(|| {
+        DoorError::bad("InvalidRequest", "Missing required header for this request: x-amz-content-sha256")
+    })?;
+    let (access_key, scope_date, region) = split_credential(credential).ok_or_else(|| {
+        malformed("the Credential is mal-formed; expecting \"<YOUR-AKID>/YYYYMMDD/REGION/s3/aws4_request\".")
+    })?;
+    Ok(Claim {
+        access_key,
+        scope_date,
+        region,
+        signed_headers: signed.split(';').map(str::to_owned).collect(),
+        signature: signature.to_owned(),
+        timestamp,
+        expires: None,
+        payload: payload.to_owned(),
+    })
+}
+
+fn unsupported(algorithm: &str) -> DoorError {
+    if algorithm.starts_with("AWS4-ECDSA") {
+        return DoorError::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented", "SigV4A is not implemented");
+    }
+    if algorithm == "AWS" {
+        return DoorError::bad(
+            "InvalidRequest",
+            "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
+        );
+    }
+    DoorError::bad("InvalidArgument", "Unsupported Authorization Type")
+}
+
+/// `X-Amz-Date`, else `Date`.
+fn header_timestamp(headers: &HeaderMap) -> Result<String, DoorError> {
+    let denied = || DoorError::denied("AccessDenied", "AWS authentication requires a valid Date or x-amz-date header");
+    if let Some(value) = headers.get("x-amz-date") {
+        return value.to_str().map(str::to_owned).map_err(|_| denied());
+    }
+    let date = header(headers, "date").ok_or_else(denied)?;
+    let time = httpdate::parse_http_date(date).map_err(|_| denied())?;
+    let format = time::macros::format_description!("[year][month][day]T[hour][minute][second]Z");
+    time::OffsetDateTime::from(time).format(&format).map_err(|_| denied())
+}
+
+fn query_claim(parts: &Parts<'_>) -> Result<Claim, DoorError> {
+    let need = |name: &str| {
+        single(parts.query, name)?.ok_or_else(|| {
+            query_malformed("Query-string authentication version 4 requires the X-Amz-Algorithm, X-Amz-Credential, X-Amz-Signature, X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters.")
+        })
+    };
+    let algorithm = need("X-Amz-Algorithm")?;
+    if algorithm != ALGORITHM {
+        if algorithm.starts_with("AWS4-ECDSA") {
+            return Err(unsupported(algorithm));
+        }
+        return Err(query_malformed("X-Amz-Algorithm only supports \"AWS4-HMAC-SHA256\""));
+    }
+    let (access_key, scope_date, region) = split_credential(need("X-Amz-Credential")?)
+        .ok_or_else(|| query_malformed("Error parsing the X-Amz-Credential parameter; the Credential is mal-formed"))?;
+    let expires: u64 = need("X-Amz-Expires")?
+        .parse()
+        .map_err(|_| query_malformed("X-Amz-Expires should be a number"))?;
+    if expires == 0 || expires > PRESIGN_SECONDS_MAX {
+        return Err(query_malformed("X-Amz-Expires must be between 1 and 604800 seconds"));
+    }
+    let payload = single(parts.query, "X-Amz-Content-Sha256")?.or_else(|| header(parts.headers, "x-amz-content-sha256"));
+    Ok(Claim {
+        access_key,
+        scope_date,
+        region,
+        signed_headers: need("X-Amz-SignedHeaders")?.split(';').map(str::to_owned).collect(),
+        signature: need("X-Amz-Signature")?.to_owned(),
+        timestamp: need("X-Amz-Date")?.to_owned(),
+        expires: Some(expires),
+        payload: payload.unwrap_or("UNSIGNED-PAYLOAD").to_owned(),
+    })
+}
+
+/// Access key, date and region of a credential of our service. Access keys may hold slashes; the scope may not.
+pub(crate) fn split_credential(credential: &str) -> Option<(String, String, String)> {
+    let mut fields = credential.rsplitn(5, '/');
+    let terminator = fields.next()?;
+    let service = fields.next()?;
+    let region = fields.next()?;
+    let date = fields.next()?;
+    let access_key = fields.next()?;
+    let good = terminator == TERMINATOR && service == SERVICE && date.len() == 8 && !access_key.is_empty();
+    good.then(|| (access_key.to_owned(), date.to_owned(), region.to_owned()))
+}
+
+/// Seconds since 1970 of `20130524T000000Z`.
+pub(crate) fn parse_timestamp(text: &str) -> Option<u64> {
+    let format = time::macros::format_description!("[year][month][day]T[hour][minute][second]Z");
+    let time = time::PrimitiveDateTime::parse(text, &format).ok()?;
+    u64::try_from(time.assume_utc().unix_timestamp()).ok()
+}
+
+impl Claim {
+    /// Checks all that needs no key: scope, clock, expiry, and that host and every `x-amz-*` header are signed.
+    pub(crate) fn check(&self, parts: &Parts<'_>, region: &str, now: u64) -> Result<(), DoorError> {
+        let wrong = |message: &str| if self.expires.is_some() { query_malformed(message) } else { malformed(message) };
+        let time = parse_timestamp(&self.timestamp).ok_or_else(|| match self.expires {
+            Some(_) => query_malformed("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\""),
+            None => DoorError::denied("AccessDenied", "AWS authentication requires a valid Date or x-amz-date header"),
+        })?;
+        if !self.timestamp.starts_with(&self.scope_date) {
+            return Err(wrong("Invalid credential date. This date is not the same as X-Amz-Date."));
+        }
+        if self.region != region {
+            return Err(wrong(&format!("the region '{}' is wrong; expecting '{region}'", self.region)));
+        }
+        if let Some(expires) = self.expires {
+            if time > now.saturating_add(CLOCK_SKEW_SECONDS) {
+                return Err(DoorError::denied("AccessDenied", "Request is not valid yet"));
+            }
+            if now > time.saturating_add(expires) {
+                return Err(DoorError::denied("AccessDenied", "Request has expired"));
+            }
+        } else if time.abs_diff(now) > CLOCK_SKEW_SECONDS {
+            return Err(DoorError::denied(
+                "RequestTimeTooSkewed",
+                "The difference between the request time and the current time is too large.",
+            ));
+        }
+        self.check_signed_headers(parts)
+    }
+
+    fn check_signed_headers(&self, parts: &Parts<'_>) -> Result<(), DoorError> {
+        let signed = |name: &str| self.signed_headers.iter().any(|s| s == name);
+        let unsigned = |name: &str| {
+            DoorError::denied("AccessDenied", format!("There were headers present in the request which were not signed: {name}"))
+        };
+        if !signed("host") {
+            return Err(unsigned("host"));
+        }
+        for name in parts.headers.keys() {
+            if name.as_str().starts_with("x-amz-") && !signed(name.as_str()) {
+                return Err(unsigned(name.as_str()));
+            }
+        }
+        for name in &self.signed_headers {
+            if name.bytes().any(|b| b.is_ascii_uppercase()) || !parts.headers.contains_key(name.as_str()) {
+                return Err(mismatch());
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the signature with the secret; on success what chunk signatures go on from.
+    pub(crate) fn verify(&self, parts: &Parts<'_>, secret: &str) -> Result<Seed, DoorError> {
+        let scope = format!("{}/{}/{SERVICE}/{TERMINATOR}", self.scope_date, self.region);
+        let key = signing_key(secret, &self.scope_date, &self.region);
+        let raw_without_query = parts.raw_path;
+        let canonical = canonical_path(parts.path);
+        // Clients encode keys in their own ways; S3 signs the path as sent. Both readings mean the same key.
+        for path in [canonical.as_str(), raw_without_query] {
+            let request = self.canonical_request(parts, path);
+            let to_sign = format!("{ALGORITHM}\n{}\n{scope}\n{}", self.timestamp, hex_sha256(request.as_bytes()));
+            let expected = hex::encode(hmac(&key, to_sign.as_bytes()));
+            if bool::from(expected.as_bytes().ct_eq(self.signature.as_bytes())) {
+                return Ok(Seed { key, timestamp: self.timestamp.clone(), scope, signature: expected });
+            }
+        }
+        Err(mismatch())
+    }
+
+    fn canonical_request(&self, parts: &Parts<'_>, path: &str) -> String {
+        let mut query: Vec<(String, String)> = parts
+            .query
+            .iter()
+            .filter(|(name, _)| name != "X-Amz-Signature")
+            .map(|(name, value)| (encode_value(name), encode_value(value)))
+            .collect();
+        query.sort();
+        let query: Vec<String> = query.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut headers = String::new();
+        for name in &self.signed_headers {
+            let values: Vec<String> = parts
+                .headers
+                .get_all(name.as_str())
+                .iter()
+                .map(|v| collapsed(&String::from_utf8_lossy(v.as_bytes())))
+                .collect();
+            // Writing to a string cannot fail.
+            let _ = writeln!(headers, "{name}:{}", values.join(","));
+        }
+        format!(
+            "{}\n{path}\n{}\n{headers}\n{}\n{}",
+            parts.method,
+            query.join("&"),
+            self.signed_headers.join(";"),
+            self.payload
+        )
+    }
+}
+
+/// Trimmed, runs of spaces made one.
+fn collapsed(value: &str) -> String {
+    value.split(' ').filter(|p| !p.is_empty()).collect::<Vec<_>>().join(" ").trim().to_owned()
+}
+
+/// HMAC-SHA256.
+pub(crate) fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.update(message);
+    mac.finalize().into_bytes().into()
+}
+
+/// SHA-256 in hex.
+pub(crate) fn hex_sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// The key of one day and region.
+pub(crate) fn signing_key(secret: &str, date: &str, region: &str) -> [u8; 32] {
+    let date = hmac(format!("AWS4{secret}").as_bytes(), date.as_bytes());
+    let region = hmac(&date, region.as_bytes());
+    let service = hmac(&region, SERVICE.as_bytes());
+    hmac(&service, TERMINATOR.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::path;
+    use super::*;
+    use http::{HeaderName, HeaderValue};
+
+    const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+    /// 2013-05-24 00:00:00 UTC, the day of AWS's examples.
+    const DAY: u64 = 1_369_353_600;
+    const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn headers(list: &[(&str, &str)]) -> HeaderMap {
+        list.iter()
+            .map(|(n, v)| (HeaderName::from_bytes(n.as_bytes()).unwrap(), HeaderValue::from_str(v).unwrap()))
+            .collect()
+    }
+
+    fn judge(method: &str, target: &str, headers: &HeaderMap, now: u64) -> Result<String, DoorError> {
+        let (raw_path, raw_query) = target.split_once('?').unwrap_or((target, ""));
+        let path = path::decode_path(raw_path)?;
+        let query = path::decode_query(raw_query)?;
+        let parts = Parts { method, raw_path, path: &path, query: &query, headers };
+        let claim = claim(&parts)?;
+        claim.check(&parts, "us-east-1", now)?;
+        claim.verify(&parts, SECRET).map(|seed| seed.signature)
+    }
+
+    fn authorization(signed: &str, signature: &str) -> String {
+        format!("AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,SignedHeaders={signed},Signature={signature}")
+    }
+
+    fn get_object(extra: &[(&str, &str)]) -> HeaderMap {
+        let signature = "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41";
+        let auth = authorization("host;range;x-amz-content-sha256;x-amz-date", signature);
+        let mut all = vec![
+            ("authorization", auth.as_str()),
+            ("host", "examplebucket.s3.amazonaws.com"),
+            ("range", "bytes=0-9"),
+            ("x-amz-content-sha256", EMPTY),
+            ("x-amz-date", "20130524T000000Z"),
+        ];
+        all.extend(extra);
+        headers(&all)
+    }
+
+    #[test]
+    fn published_examples_verify() {
+        judge("GET", "/test.txt", &get_object(&[]), DAY).unwrap();
+        let put = authorization(
+            "date;host;x-amz-content-sha256;x-amz-date;x-amz-storage-class",
+            "98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd",
+        );
+        let put = headers(&[
+            ("authorization", &put),
+            ("date", "Fri, 24 May 2013 00:00:00 GMT"),
+            ("host", "examplebucket.s3.amazonaws.com"),
+            ("x-amz-content-sha256", "44ce7dd67c959e0d3524ffac1771dfbba87d2b6b4b4e99e42034a8b803f8b072"),
+            ("x-amz-date", "20130524T000000Z"),
+            ("x-amz-storage-class", "REDUCED_REDUNDANCY"),
+        ]);
+        judge("PUT", "/test%24file.text", &put, DAY + 60).unwrap();
+        let list = authorization(
+            "host;x-amz-content-sha256;x-amz-date",
+            "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7",
+        );
+        let list = headers(&[
+            ("authorization", &list),
+            ("host", "examplebucket.s3.amazonaws.com"),
+            ("x-amz-content-sha256", EMPTY),
+            ("x-amz-date", "20130524T000000Z"),
+        ]);
+        judge("GET", "/?max-keys=2&prefix=J", &list, DAY).unwrap();
+        let presigned = "/test.txt?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20130524%2Fus-east-1%2Fs3%2Faws4_request&X-Amz-Date=20130524T000000Z&X-Amz-Expires=86400&X-Amz-SignedHeaders=host&X-Amz-Signature=aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404";
+        let host = headers(&[("host", "examplebucket.s3.amazonaws.com")]);
+        judge("GET", presigned, &host, DAY + 86_400).unwrap();
+        assert_eq!(judge("GET", presigned, &host, DAY + 86_401).unwrap_err().message, "Request has expired");
+        assert_eq!(judge("GET", presigned, &host, DAY - 1000).unwrap_err().code, "AccessDenied");
+        assert_eq!(judge("PUT", presigned, &host, DAY).unwrap_err().code, "SignatureDoesNotMatch");
+        let smuggled = headers(&[("host", "examplebucket.s3.amazonaws.com"), ("x-amz-copy-source", "/other/key")]);
+        assert_eq!(judge("GET", presigned, &smuggled, DAY).unwrap_err().code, "AccessDenied");
+        let both = get_object(&[]);
+        assert_eq!(judge("GET", presigned, &both, DAY).unwrap_err().code, "InvalidArgument");
+    }
+
+    #[test]
+    fn what_is_not_signed_or_not_ours_is_refused() {
+        let table: Vec<(&str, HeaderMap, u64, &str)> = vec![
+            ("/test.txt", get_object(&[("x-amz-acl", "public-read")]), DAY, "AccessDenied"),
+            ("/test2.txt", get_object(&[]), DAY, "SignatureDoesNotMatch"),
+            ("/test.txt?acl", get_object(&[]), DAY, "SignatureDoesNotMatch"),
+            ("/test.txt", get_object(&[]), DAY + 901, "RequestTimeTooSkewed"),
+            ("/test.txt", get_object(&[]), DAY - 901, "RequestTimeTooSkewed"),
+            ("/test.txt", headers(&[("host", "h")]), DAY, "AccessDenied"),
+            ("/x?AWSAccessKeyId=a&Signature=b&Expires=1", headers(&[("host", "h")]), DAY, "InvalidRequest"),
+            ("/x", headers(&[("host", "h"), ("authorization", "AWS a:b")]), DAY, "InvalidRequest"),
+            ("/x", headers(&[("host", "h"), ("authorization", "Bearer a")]), DAY, "InvalidArgument"),
+            ("/x", headers(&[("host", "h"), ("authorization", "AWS4-ECDSA-P256-SHA256 a")]), DAY, "NotImplemented"),
+            ("/x", headers(&[("host", "h"), ("authorization", "AWS4-HMAC-SHA256 x")]), DAY, "AuthorizationHeaderMalformed"),
+        ];
+        for (target, headers, now, code) in table {
+            assert_eq!(judge("GET", target, &headers, now).unwrap_err().code, code, "{target}");
+        }
+        for (from, to, code) in [
+            ("us-east-1", "eu-west-1", "AuthorizationHeaderMalformed"),
+            ("/s3/", "/ec2/", "AuthorizationHeaderMalformed"),
+            ("20130524", "20130523", "AuthorizationHeaderMalformed"),
+            ("aws4_request", "aws5", "AuthorizationHeaderMalformed"),
+            ("host;range", "range", "AccessDenied"),
+            ("Signature=f", "Signature=e", "SignatureDoesNotMatch"),
+        ] {
+            let mut changed = get_object(&[]);
+            let auth = changed.get("authorization").unwrap().to_str().unwrap().replacen(from, to, 1);
+            changed.insert("authorization", HeaderValue::from_str(&auth).unwrap());
+            assert_eq!(judge("GET", "/test.txt", &changed, DAY).unwrap_err().code, code, "{from} -> {to}");
+        }
+        let eight_days = "/test.txt?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=A%2F20130524%2Fus-east-1%2Fs3%2Faws4_request&X-Amz-Date=20130524T000000Z&X-Amz-Expires=691200&X-Amz-SignedHeaders=host&X-Amz-Signature=0";
+        let error = judge("GET", eight_days, &headers(&[("host", "h")]), DAY).unwrap_err();
+        assert_eq!(error.code, "AuthorizationQueryParametersError");
+    }
+}

@@ -1,0 +1,246 @@
+//! The S3 listener: connections, TLS, time limits, answers. Touches sockets and the clock.
+//!
+//! Every answer carries a request id; every refusal is S3's XML; a connection whose request was refused before its body
+//! was read is drained a little, so that the client sees the answer, and closed.
+
+use super::door::{
+    Admitted, AuthenticatedRequest, CONNECTIONS_MAX, DRAIN_BYTES_MAX, DRAIN_TIME, Door, DoorError, FormReply,
+    HEADER_TIME, RequestBody, SHUTDOWN_TIME, escaped,
+};
+use crate::metadata::Metadata;
+use bytes::Bytes;
+use futures::StreamExt;
+use http::header::{CONNECTION, CONTENT_TYPE, ETAG, HeaderValue, LOCATION, SERVER};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use s3s::service::S3Service;
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+/// Settings of the listener.
+#[derive(Clone)]
+pub struct S3ServerOptions {
+    /// The region signatures must name.
+    pub region: String,
+    /// Domains below which a host's first labels name the bucket.
+    pub domains: Vec<String>,
+    /// TLS, if the listener speaks it.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Seconds since 1970, for signatures.
+    pub clock: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl Default for S3ServerOptions {
+    fn default() -> Self {
+        let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        Self { region: "us-east-1".to_owned(), domains: Vec::new(), tls: None, clock: Arc::new(clock) }
+    }
+}
+
+type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, s3s::StdError>;
+
+struct Endpoint {
+    door: Door,
+    service: S3Service,
+}
+
+/// Serves S3 on `listener` until `shutdown` is cancelled and requests under way have ended (30 s at most).
+pub async fn serve(
+    listener: TcpListener,
+    options: S3ServerOptions,
+    metadata: Arc<dyn Metadata>,
+    service: S3Service,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let door = Door { region: options.region, domains: options.domains, metadata, clock: options.clock };
+    let endpoint = Arc::new(Endpoint { door, service });
+    let tls = options.tls.map(tokio_rustls::TlsAcceptor::from);
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        let place = tokio::select! {
+            place = places.clone().acquire_owned() => place.map_err(io::Error::other)?,
+            () = shutdown.cancelled() => break,
+        };
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "accept an S3 connection");
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = shutdown.cancelled() => break,
+        };
+        while connections.try_join_next().is_some() {}
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "set TCP_NODELAY");
+        }
+        let (endpoint, tls, stop) = (endpoint.clone(), tls.clone(), shutdown.clone());
+        connections.spawn(async move {
+            match tls {
+                None => connection(stream, endpoint, stop).await,
+                Some(tls) => match tokio::time::timeout(HEADER_TIME, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => connection(stream, endpoint, stop).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
+                    Err(_) => tracing::debug!("TLS handshake timed out"),
+                },
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    let drained = tokio::time::timeout(SHUTDOWN_TIME, async { while connections.join_next().await.is_some() {} }).await;
+    if drained.is_err() {
+        tracing::warn!(left = connections.len(), "requests still under way after {SHUTDOWN_TIME:?} are cut");
+        connections.shutdown().await;
+    }
+    Ok(())
+}
+
+async fn connection<S: AsyncRead + AsyncWrite + Unpin>(stream: S, endpoint: Arc<Endpoint>, stop: CancellationToken) {
+    let service = service_fn(move |request| {
+        let endpoint = endpoint.clone();
+        async move { Ok::<_, Infallible>(endpoint.answer(request).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME)
+        .max_buf_size(256 << 10)
+        .pipeline_flush(true)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "S3 connection ended");
+    }
+}
+
+impl Endpoint {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let started = Instant::now();
+        let request_id = format!("{:016X}", rand::random::<u64>());
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        let span = tracing::info_span!("s3", id = %request_id, %method, path = %path);
+        metrics::gauge!("holdfast_s3_requests_in_flight").increment(1.0);
+        let mut response = self.handle(request, &method, &path, &request_id).instrument(span.clone()).await;
+        metrics::gauge!("holdfast_s3_requests_in_flight").decrement(1.0);
+        if let Ok(value) = HeaderValue::from_str(&request_id) {
+            response.headers_mut().insert("x-amz-request-id", value.clone());
+            response.headers_mut().insert("x-amz-id-2", value);
+        }
+        response.headers_mut().insert(SERVER, HeaderValue::from_static("Holdfast"));
+        let status = response.status().as_u16();
+        let labels = [("method", method.as_str().to_owned()), ("status", status.to_string())];
+        metrics::counter!("holdfast_s3_requests_total", &labels).increment(1);
+        metrics::histogram!("holdfast_s3_request_seconds", "method" => labels[0].1.clone())
+            .record(started.elapsed().as_secs_f64());
+        tracing::debug!(parent: &span, status, elapsed = ?started.elapsed(), "answered");
+        response
+    }
+
+    async fn handle(&self, request: Request<Incoming>, method: &Method, path: &str, id: &str) -> Response<Body> {
+        match self.door.admit(request, id).await {
+            Ok(Admitted::Request(request)) => self.call(request, method, path, id).await,
+            Ok(Admitted::Form(request, reply)) => {
+                let response = self.call(request, &Method::PUT, path, id).await;
+                if response.status().is_success() { form_answer(&response, &reply) } else { response }
+            }
+            Err(refused) => refusal(&refused, method, path, id),
+        }
+    }
+
+    async fn call(&self, request: AuthenticatedRequest, method: &Method, path: &str, id: &str) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let body = match body {
+            RequestBody::Document(bytes) => s3s::Body::from(bytes),
+            RequestBody::Object(stream) => {
+                s3s::Body::http_body_unsync(StreamBody::new(stream.map(|item| item.map(Frame::data))))
+            }
+        };
+        match self.service.call(head.map(|()| body)).await {
+            Ok(response) => response.map(|body| {
+                // Small bodies are one piece already, so head and body leave together.
+                body.boxed_unsync()
+            }),
+            Err(error) => {
+                tracing::error!(?error, "the S3 service failed");
+                let broken = DoorError::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "InternalError",
+                    "We encountered an internal error. Please try again.",
+                );
+                refusal(&broken, method, path, id)
+            }
+        }
+    }
+}
+
+fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync()
+}
+
+fn refusal(error: &DoorError, method: &Method, path: &str, id: &str) -> Response<Body> {
+    tracing::debug!(code = error.code, message = %error.message, "refused at the door");
+    metrics::counter!("holdfast_s3_refused_total", "code" => error.code).increment(1);
+    let body = if method == Method::HEAD { Bytes::new() } else { error.xml(path, id) };
+    let mut response = Response::new(full(body));
+    *response.status_mut() = error.status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    response
+}
+
+fn form_answer(stored: &Response<Body>, reply: &FormReply) -> Response<Body> {
+    let etag = stored.headers().get(ETAG).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let location = format!("/{}/{}", reply.bucket, reply.key);
+    let body = if reply.status == StatusCode::CREATED {
+        Bytes::from(format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<PostResponse><Location>{}</Location><Bucket>{}</Bucket><Key>{}</Key><ETag>{}</ETag></PostResponse>",
+            escaped(&location),
+            escaped(&reply.bucket),
+            escaped(&reply.key),
+            escaped(etag)
+        ))
+    } else {
+        Bytes::new()
+    };
+    let mut response = Response::new(full(body));
+    *response.status_mut() = reply.status;
+    let headers = response.headers_mut();
+    for name in ["etag", "x-amz-version-id", "x-holdfast-durability"] {
+        if let Some(value) = stored.headers().get(name) {
+            headers.insert(name, value.clone());
+        }
+    }
+    if reply.status == StatusCode::CREATED {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    }
+    if let Some(to) = &reply.redirect {
+        let joint = if to.contains('?') { '&' } else { '?' };
+        let encoded = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+        let to = format!("{to}{joint}bucket={}&key={}&etag={}", encoded(&reply.bucket), encoded(&reply.key), encoded(etag));
+        if let Ok(value) = HeaderValue::from_str(&to) {
+            headers.insert(LOCATION, value);
+        }
+    }
+    response
+}
