@@ -67,6 +67,9 @@ struct FakeBackend {
     shards: BTreeMap<ShardId, StoredShard>,
 }
 
+/// Something that happens in the middle of a call.
+type Interruption = Box<dyn FnOnce() + Send>;
+
 /// A node whose backends can be lost.
 #[derive(Clone, Default)]
 pub(super) struct FakeNode {
@@ -77,7 +80,7 @@ pub(super) struct FakeNode {
     /// Every write takes so long.
     pub(super) write_delay: Arc<Mutex<Duration>>,
     /// Done once, when a listing is asked for.
-    pub(super) on_list: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>,
+    pub(super) on_list: Arc<Mutex<Option<Interruption>>>,
 }
 
 impl FakeNode {
