@@ -67,6 +67,9 @@ struct FakeBackend {
     shards: BTreeMap<ShardId, StoredShard>,
 }
 
+/// Something that happens in the middle of a call.
+type Interruption = Box<dyn FnOnce() + Send>;
+
 /// A node whose backends can be lost.
 #[derive(Clone, Default)]
 pub(super) struct FakeNode {
@@ -76,6 +79,8 @@ pub(super) struct FakeNode {
     pub(super) written: Arc<Mutex<Vec<ShardId>>>,
     /// Every write takes so long.
     pub(super) write_delay: Arc<Mutex<Duration>>,
+    /// Done once, when a listing is asked for.
+    pub(super) on_list: Arc<Mutex<Option<Interruption>>>,
 }
 
 impl FakeNode {
@@ -217,6 +222,10 @@ impl NodeClient for FakeNode {
         after: Option<ShardId>,
         limit: usize,
     ) -> Result<Vec<ShardStat>, ShardError> {
+        let once = self.on_list.lock().take();
+        if let Some(once) = once {
+            once();
+        }
         let first = ShardId { pg, segment: SegmentId([0; 16]), slot: Slot(0) };
         self.with(backend, false, |b| {
             let from = after.filter(|a| *a >= first).unwrap_or(first);

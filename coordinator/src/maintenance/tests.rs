@@ -187,6 +187,29 @@ async fn a_whole_store_is_healthy_at_once_and_stays_untouched() {
 }
 
 #[tokio::test]
+async fn an_object_deleted_while_the_inventory_is_taken_is_not_called_lost() {
+    let world = world(6, 20, options(), |w| {
+        let deleted = segment_id(9);
+        let (node, metadata, layout) = (w.node.clone(), w.metadata.clone(), w.layout.clone());
+        *w.node.on_list.lock() = Some(Box::new(move || {
+            let (_, segment) = metadata.segments.lock().remove(&deleted).unwrap();
+            let map = layout.current();
+            let pg = &map.table.pgs[segment.pg as usize];
+            (0..6).map(Slot).zip(&pg.target).for_each(|(slot, id)| node.drop_shard(*id, segment.shard(slot)));
+        }));
+    })
+    .await;
+    world
+        .until("the first inventory is complete", |w| w.maintenance.shared.repair.lock().doubts_settled.is_some())
+        .await;
+    let status = world.maintenance.repair_status().await.unwrap();
+    let rows: Vec<_> = status.margins.iter().map(|r| (r.margin, r.segments)).collect();
+    assert_eq!(rows, [(-1, 0), (0, 0), (1, 0), (2, 19)]);
+    assert_eq!(world.until_verdict(Verdict::Healthy).await, Vec::<String>::new());
+    world.maintenance.shutdown().await;
+}
+
+#[tokio::test]
 async fn two_wiped_backends_are_replaced_in_place_and_made_whole_most_endangered_first() {
     // One segment has lost another shard on top: it must come first.
     let endangered = segment_id(77);
