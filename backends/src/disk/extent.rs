@@ -5,8 +5,8 @@
 
 use super::index::Room;
 use super::io::{DiskIo, ExtentFile};
-use super::ledger::Mark;
 use super::layout::{BLOCK_BYTES, EXTENT_HEADER_BYTES, ExtentHeader};
+use super::ledger::Mark;
 use super::queue::Queue;
 use bytes::Bytes;
 use holdfast_proto::{BackendId, ClusterId};

@@ -82,14 +82,9 @@ impl Entry {
         out.push(if self.is_quarantined { QUARANTINED } else { 0 });
         out.extend_from_slice(&self.room.extent.to_le_bytes());
         out.extend_from_slice(&self.cell_bytes.to_le_bytes());
-        for number in [
-            self.room.offset,
-            self.room.bytes,
-            self.data_offset,
-            self.shard_bytes,
-            self.created_ms,
-            self.verified_ms,
-        ] {
+        for number in
+            [self.room.offset, self.room.bytes, self.data_offset, self.shard_bytes, self.created_ms, self.verified_ms]
+        {
             out.extend_from_slice(&number.to_le_bytes());
         }
         out.extend_from_slice(&self.root);
@@ -435,7 +430,8 @@ mod tests {
     #[test]
     fn all_that_is_written_and_flushed_is_read_back() {
         let directory = tempfile::tempdir().unwrap();
-        let tally = Tally { uuid: [3; 16], live_bytes: 4, live_records: 5, scan_from: 6, indexed_end: 7, is_sealed: true };
+        let tally =
+            Tally { uuid: [3; 16], live_bytes: 4, live_records: 5, scan_from: 6, indexed_end: 7, is_sealed: true };
         let owner = Owner {
             cluster: ClusterId([1; 16]),
             backend: BackendId([2; 16]),

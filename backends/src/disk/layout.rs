@@ -131,7 +131,12 @@ pub(crate) struct RecordHead {
 
 impl RecordHead {
     /// Frame and shard header of a record at `offset` of the extent `uuid`.
-    pub(crate) fn encode(header: &ShardHeader, layout: &RecordLayout, uuid: &[u8; 16], offset: u64) -> [u8; HEAD_BYTES] {
+    pub(crate) fn encode(
+        header: &ShardHeader,
+        layout: &RecordLayout,
+        uuid: &[u8; 16],
+        offset: u64,
+    ) -> [u8; HEAD_BYTES] {
         let mut out = [0u8; HEAD_BYTES];
         out[0..8].copy_from_slice(&FRAME_MAGIC);
         out[8..24].copy_from_slice(uuid);
@@ -214,7 +219,8 @@ impl Trailer {
             return Err("hash trailer belongs to another record".to_owned());
         }
         let hashes_end = TRAILER_FIXED_BYTES + cell_count as usize * HASH_BYTES;
-        let hashes = bytes[TRAILER_FIXED_BYTES..hashes_end].chunks_exact(HASH_BYTES).map(|hash| array(hash, 0)).collect();
+        let hashes =
+            bytes[TRAILER_FIXED_BYTES..hashes_end].chunks_exact(HASH_BYTES).map(|hash| array(hash, 0)).collect();
         let trailer = Self::new(u64_at(bytes, 8), hashes);
         if trailer.root[..] != bytes[hashes_end..hashes_end + HASH_BYTES] {
             return Err("root does not follow from the cell hashes".to_owned());

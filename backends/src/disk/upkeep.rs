@@ -148,9 +148,9 @@ impl Engine {
                 }
             }
         }
-        let (kept, given): (Vec<Room>, Vec<Room>) = rooms
-            .into_iter()
-            .partition(|room| kept.iter().any(|run| run.extent == room.extent && run.offset <= room.offset && room.end() <= run.end()));
+        let (kept, given): (Vec<Room>, Vec<Room>) = rooms.into_iter().partition(|room| {
+            kept.iter().any(|run| run.extent == room.extent && run.offset <= room.offset && room.end() <= run.end())
+        });
         self.ledger.keep_frees(kept);
         self.ledger.given_back(&given).map_err(|error| self.index_failed("note room given back", &error))
     }
@@ -218,8 +218,7 @@ impl Engine {
     fn copy_record(&self, shard: ShardId, entry: &Entry) -> Result<Option<Arc<Reservation>>, ShardError> {
         let failed = |error| self.gate.io_error("read record to compact", error);
         let handle = self.handle(entry.room.extent).map_err(failed)?;
-        let mut record =
-            fetch(&handle, entry.room.offset, 0..entry.room.bytes, Through::Device).map_err(failed)?;
+        let mut record = fetch(&handle, entry.room.offset, 0..entry.room.bytes, Through::Device).map_err(failed)?;
         let Ok(head) = RecordHead::decode(&record, &handle.uuid, entry.room.offset) else {
             return Ok(None);
         };
@@ -245,8 +244,7 @@ impl Engine {
     }
 
     fn switch_to(&self, copies: Vec<(ShardId, Entry, Arc<Reservation>)>) -> Result<u64, ShardError> {
-        let extents: BTreeMap<u32, _> =
-            copies.iter().map(|(_, _, copy)| (copy.extent.number, &copy.extent)).collect();
+        let extents: BTreeMap<u32, _> = copies.iter().map(|(_, _, copy)| (copy.extent.number, &copy.extent)).collect();
         for extent in extents.values() {
             sync(self, extent)?;
         }

@@ -107,9 +107,8 @@ async fn rebuild_window(
     let request = WindowRequest { layout, stripes, purpose: Purpose::Rebuild, last_choice: slots };
     let gather = read_window(shared, &request, |slot, _| slots.contains(slot)).await?;
     let missing = || ObjectError::Internal { reason: "a window lacks a cell it was read for".to_owned() };
-    let cells_of = |slot: &usize| {
-        (0..count).map(|stripe| gather.present(*slot, stripe).cloned().ok_or_else(missing)).collect()
-    };
+    let cells_of =
+        |slot: &usize| (0..count).map(|stripe| gather.present(*slot, stripe).cloned().ok_or_else(missing)).collect();
     let cells: Vec<Vec<Bytes>> = wanted.iter().map(cells_of).collect::<Result<_, _>>()?;
     let hashed = shared.cpu.run(move || {
         let hashed = |bytes: Bytes| Cell { hash: *blake3::hash(&bytes).as_bytes(), bytes };

@@ -1,16 +1,16 @@
 //! The S3 listener: connections, TLS, time limits, answers. Touches sockets and the clock.
 //!
 //! Every answer carries a request id; every refusal is S3's XML; a connection whose request was refused before its body
-//! was read is drained a little, so that the client sees the answer, and closed.
+//! was read is closed by hyper after the answer.
 
 use super::door::{
-    Admitted, AuthenticatedRequest, CONNECTIONS_MAX, DRAIN_BYTES_MAX, DRAIN_TIME, Door, DoorError, FormReply,
+    Admitted, AuthenticatedRequest, CONNECTIONS_MAX, Door, DoorError, FormReply,
     HEADER_TIME, RequestBody, SHUTDOWN_TIME, escaped,
 };
 use crate::metadata::Metadata;
 use bytes::Bytes;
 use futures::StreamExt;
-use http::header::{CONNECTION, CONTENT_TYPE, ETAG, HeaderValue, LOCATION, SERVER};
+use http::header::{CONTENT_TYPE, ETAG, HeaderValue, LOCATION, SERVER};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -236,8 +236,10 @@ fn form_answer(stored: &Response<Body>, reply: &FormReply) -> Response<Body> {
     }
     if let Some(to) = &reply.redirect {
         let joint = if to.contains('?') { '&' } else { '?' };
-        let encoded = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
-        let to = format!("{to}{joint}bucket={}&key={}&etag={}", encoded(&reply.bucket), encoded(&reply.key), encoded(etag));
+        let encoded =
+            |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+        let to =
+            format!("{to}{joint}bucket={}&key={}&etag={}", encoded(&reply.bucket), encoded(&reply.key), encoded(etag));
         if let Ok(value) = HeaderValue::from_str(&to) {
             headers.insert(LOCATION, value);
         }

@@ -131,10 +131,12 @@ impl Plain {
                 if self.declared.is_some_and(|d| d != self.seen) {
                     return Err(short(self.seen, self.declared));
                 }
-                match self.hash.take() {
-                    Some((hash, expected)) if hex::encode(hash.finalize()) != expected => Err(BodyError::ContentSha256),
-                    _ => Ok(None),
+                if let Some((hash, expected)) = self.hash.take() {
+                    if hex::encode(hash.finalize()) != expected {
+                        return Err(BodyError::ContentSha256);
+                    }
                 }
+                Ok(None)
             }
         }
     }

@@ -66,7 +66,10 @@ pub(crate) async fn read(
     let mut reader = Reader::new(source, &boundary);
     let (fields, filename) = reader.fields().await?;
     let template = field(&fields, "key").ok_or_else(|| {
-        DoorError::bad("InvalidArgument", "Bucket POST must contain a field named 'key'. If it is specified, please check the order of the fields.")
+        DoorError::bad(
+            "InvalidArgument",
+            "Bucket POST must contain a field named 'key'. If it is specified, please check the order of the fields.",
+        )
     })?;
     let key = template.replace("${filename}", &filename);
     let Some(policy) = field(&fields, "policy") else {
@@ -93,26 +96,34 @@ fn signer(
     region: &str,
     metadata: &dyn Metadata,
 ) -> Result<AccessKey, DoorError> {
-    let unknown = || {
-        DoorError::denied("InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records.")
+    let unknown =
+        || DoorError::denied("InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records.");
+    let mismatch = || {
+        DoorError::denied(
+            "SignatureDoesNotMatch",
+            "The request signature we calculated does not match the signature you provided.",
+        )
     };
-    let mismatch = || DoorError::denied("SignatureDoesNotMatch", "The request signature we calculated does not match the signature you provided.");
     let (claimed, expected, key) = if let Some(credential) = field(fields, "x-amz-credential") {
         if field(fields, "x-amz-algorithm") != Some("AWS4-HMAC-SHA256") {
             return Err(DoorError::bad("InvalidArgument", "X-Amz-Algorithm only supports \"AWS4-HMAC-SHA256\""));
         }
-        let (access_key, date, scope_region) =
-            split_credential(credential).ok_or_else(|| DoorError::bad("InvalidArgument", "x-amz-credential is malformed"))?;
+        let (access_key, date, scope_region) = split_credential(credential)
+            .ok_or_else(|| DoorError::bad("InvalidArgument", "x-amz-credential is malformed"))?;
         let dated = field(fields, "x-amz-date").is_some_and(|d| d.starts_with(&date) && parse_timestamp(d).is_some());
         if scope_region != region || !dated {
-            return Err(DoorError::bad("InvalidArgument", "The credential's scope is not this region's, or x-amz-date is not its date"));
+            return Err(DoorError::bad(
+                "InvalidArgument",
+                "The credential's scope is not this region's, or x-amz-date is not its date",
+            ));
         }
         let key = metadata.access_key(&access_key).ok_or_else(unknown)?;
         let expected = hex::encode(hmac(&signing_key(&key.secret_key, &date, region), policy.as_bytes()));
         (field(fields, "x-amz-signature"), expected, key)
     } else {
-        let access_key = field(fields, "awsaccesskeyid")
-            .ok_or_else(|| DoorError::bad("InvalidArgument", "Bucket POST must contain a field named 'AWSAccessKeyId'."))?;
+        let access_key = field(fields, "awsaccesskeyid").ok_or_else(|| {
+            DoorError::bad("InvalidArgument", "Bucket POST must contain a field named 'AWSAccessKeyId'.")
+        })?;
         let key = metadata.access_key(access_key).ok_or_else(unknown)?;
         let mut mac = Hmac::<sha1::Sha1>::new_from_slice(key.secret_key.as_bytes()).map_err(|_| mismatch())?;
         mac.update(policy.as_bytes());
@@ -133,13 +144,15 @@ fn judge(
     let malformed = |what: &str| DoorError::bad("InvalidPolicyDocument", format!("Invalid Policy: {what}"));
     let json = BASE64.decode(policy).map_err(|_| malformed("not base64"))?;
     let policy: Value = serde_json::from_slice(&json).map_err(|_| malformed("Invalid JSON."))?;
-    let expiration = policy.get("expiration").and_then(Value::as_str).ok_or_else(|| malformed("Policy missing expiration."))?;
+    let expiration =
+        policy.get("expiration").and_then(Value::as_str).ok_or_else(|| malformed("Policy missing expiration."))?;
     let expires = time::OffsetDateTime::parse(expiration, &time::format_description::well_known::Rfc3339)
         .map_err(|_| malformed("Invalid 'expiration' value"))?;
     if expires.unix_timestamp() <= i64::try_from(now).unwrap_or(i64::MAX) {
         return Err(denied("Policy expired."));
     }
-    let conditions = policy.get("conditions").and_then(Value::as_array).ok_or_else(|| malformed("Policy missing conditions."))?;
+    let conditions =
+        policy.get("conditions").and_then(Value::as_array).ok_or_else(|| malformed("Policy missing conditions."))?;
     let value_of = |name: &str| match name {
         "bucket" => Some(bucket),
         "key" => Some(key),
@@ -151,7 +164,9 @@ fn judge(
         match condition {
             Value::Object(pairs) => {
                 if pairs.len() != 1 {
-                    return Err(malformed("Invalid Simple-Condition: Simple-Conditions must have exactly one property specified."));
+                    return Err(malformed(
+                        "Invalid Simple-Condition: Simple-Conditions must have exactly one property specified.",
+                    ));
                 }
                 for (name, expected) in pairs {
                     let name = name.to_lowercase();
@@ -171,7 +186,10 @@ fn judge(
                     range = (low, Some(high));
                 }
                 [Value::String(op), Value::String(name), Value::String(expected)] => {
-                    let name = name.strip_prefix('$').ok_or_else(|| malformed("a condition's name begins with $"))?.to_lowercase();
+                    let name = name
+                        .strip_prefix('$')
+                        .ok_or_else(|| malformed("a condition's name begins with $"))?
+                        .to_lowercase();
                     let value = value_of(&name).unwrap_or_default();
                     let holds = match op.to_lowercase().as_str() {
                         "eq" => value == expected,
@@ -180,7 +198,9 @@ fn judge(
                         _ => return Err(malformed("unknown condition")),
                     };
                     if !holds {
-                        return Err(denied(&format!("Policy Condition failed: [\"{op}\", \"${name}\", \"{expected}\"]")));
+                        return Err(denied(&format!(
+                            "Policy Condition failed: [\"{op}\", \"${name}\", \"{expected}\"]"
+                        )));
                     }
                     covered.push(name);
                 }
@@ -235,7 +255,10 @@ impl Reader {
                 return Ok(found);
             }
             if self.buffer.len() > max {
-                return Err(DoorError::bad("MaxPostPreDataLengthExceeded", "Your POST request fields preceding the upload file were too large."));
+                return Err(DoorError::bad(
+                    "MaxPostPreDataLengthExceeded",
+                    "Your POST request fields preceding the upload file were too large.",
+                ));
             }
             if self.ended {
                 return Err(bad("The body of your POST request is not well-formed multipart/form-data."));
@@ -273,7 +296,10 @@ impl Reader {
             let value = self.until(&delimiter, FORM_FIELD_BYTES_MAX).await?;
             total = total.saturating_add(name.len()).saturating_add(value.len());
             if total > FORM_FIELDS_BYTES_MAX {
-                return Err(DoorError::bad("MaxPostPreDataLengthExceeded", "Your POST request fields preceding the upload file were too large."));
+                return Err(DoorError::bad(
+                    "MaxPostPreDataLengthExceeded",
+                    "Your POST request fields preceding the upload file were too large.",
+                ));
             }
             let value = String::from_utf8(value.to_vec()).map_err(|_| bad("A form field is not UTF-8"))?;
             fields.push((name, value));
@@ -337,18 +363,24 @@ mod tests {
 
     #[test]
     fn policies_are_judged_field_by_field() {
-        let fields = |list: &[(&str, &str)]| list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>();
+        let fields =
+            |list: &[(&str, &str)]| list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>();
         let policy = |conditions: &str| {
             BASE64.encode(format!("{{\"expiration\":\"2030-01-01T00:00:00Z\",\"conditions\":{conditions}}}"))
         };
-        let good = policy(r#"[{"bucket":"b"},["starts-with","$key","up/"],["content-length-range",1,10],["eq","$acl","private"]]"#);
+        let good = policy(
+            r#"[{"bucket":"b"},["starts-with","$key","up/"],["content-length-range",1,10],["eq","$acl","private"]]"#,
+        );
         let sent = fields(&[("key", "up/x"), ("acl", "private"), ("policy", "p"), ("x-ignore-me", "1")]);
         assert_eq!(judge(&good, &sent, "up/x", "b", 1_700_000_000).unwrap(), (1, Some(10)));
         let table = [
             (judge(&good, &sent, "up/x", "other", 1), "AccessDenied"),
             (judge(&good, &sent, "down/x", "b", 1), "AccessDenied"),
             (judge(&good, &sent, "up/x", "b", 4_000_000_000), "AccessDenied"),
-            (judge(&good, &fields(&[("key", "up/x"), ("acl", "private"), ("extra", "1")]), "up/x", "b", 1), "AccessDenied"),
+            (
+                judge(&good, &fields(&[("key", "up/x"), ("acl", "private"), ("extra", "1")]), "up/x", "b", 1),
+                "AccessDenied",
+            ),
             (judge("%%%", &sent, "up/x", "b", 1), "InvalidPolicyDocument"),
             (judge(&policy(r#"[{"a":"1","b":"2"}]"#), &sent, "k", "b", 1), "InvalidPolicyDocument"),
             (judge(&policy(r#"[["about","$key","x"]]"#), &sent, "k", "b", 1), "InvalidPolicyDocument"),

@@ -28,9 +28,5 @@ pub(crate) const FORM_FIELD_BYTES_MAX: usize = 64 << 10;
 pub(crate) const FORM_FIELDS_BYTES_MAX: usize = 256 << 10;
 /// Connections at once; further ones wait in the listen queue.
 pub(crate) const CONNECTIONS_MAX: usize = 4096;
-/// Bytes of a refused request's body that are read and thrown away, so that the client sees the answer.
-pub(crate) const DRAIN_BYTES_MAX: usize = 1 << 20;
-/// Time that takes at most.
-pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(5);
 /// Time that requests under way have after a stop was asked for.
 pub(crate) const SHUTDOWN_TIME: Duration = Duration::from_secs(30);

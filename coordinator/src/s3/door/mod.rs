@@ -11,7 +11,7 @@ mod path;
 mod sigv4;
 
 pub(crate) use error::{DoorError, escaped};
-pub(crate) use form::{Form, success};
+use self::form::success;
 pub(crate) use limits::*;
 
 use self::body::{Payload, Source, Trailers};
@@ -25,7 +25,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use holdfast_proto::manifest::AccessKey;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, HOST, TRANSFER_ENCODING,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use md5::{Digest, Md5};
@@ -33,9 +35,28 @@ use std::sync::Arc;
 
 /// Query parameters that make a request about something other than an object's bytes.
 const DOCUMENT_PARAMETERS: [&str; 22] = [
-    "acl", "cors", "delete", "encryption", "legal-hold", "lifecycle", "logging", "notification", "object-lock",
-    "ownershipControls", "policy", "publicAccessBlock", "replication", "requestPayment", "restore", "retention",
-    "select", "tagging", "uploads", "versioning", "website", "accelerate",
+    "acl",
+    "cors",
+    "delete",
+    "encryption",
+    "legal-hold",
+    "lifecycle",
+    "logging",
+    "notification",
+    "object-lock",
+    "ownershipControls",
+    "policy",
+    "publicAccessBlock",
+    "replication",
+    "requestPayment",
+    "restore",
+    "retention",
+    "select",
+    "tagging",
+    "uploads",
+    "versioning",
+    "website",
+    "accelerate",
 ];
 
 /// A request whose signature was verified.
@@ -99,13 +120,15 @@ impl Door {
         let source = Source::Connection(incoming);
         let content_type = head.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let is_form = head.method == Method::POST && query.is_empty() && target.key.is_empty();
-        if is_form && !target.bucket.is_empty() && content_type.to_ascii_lowercase().starts_with("multipart/form-data") {
+        if is_form && !target.bucket.is_empty() && content_type.to_ascii_lowercase().starts_with("multipart/form-data")
+        {
             return self.admit_form(source, content_type, &target, request_id).await;
         }
         if head.method == Method::OPTIONS {
             return Err(DoorError::denied("AccessForbidden", "CORSResponse: CORS is not enabled for this bucket."));
         }
-        let parts = Parts { method: head.method.as_str(), raw_path, path: &path, query: &query, headers: &head.headers };
+        let parts =
+            Parts { method: head.method.as_str(), raw_path, path: &path, query: &query, headers: &head.headers };
         let claim = sigv4::claim(&parts)?;
         claim.check(&parts, &self.region, (self.clock)())?;
         let key = self.metadata.access_key(&claim.access_key).ok_or_else(|| {
@@ -113,7 +136,10 @@ impl Door {
         })?;
         let seed = claim.verify(&parts, &key.secret_key)?;
         let payload = Payload::parse(&claim.payload).ok_or_else(|| {
-            DoorError::bad("InvalidArgument", "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, a STREAMING- value, or a valid sha256 value.")
+            DoorError::bad(
+                "InvalidArgument",
+                "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, a STREAMING- value, or a valid sha256 value.",
+            )
         })?;
         let (body, context) = self.body(&head.method, &head.headers, source, payload, seed, &key, request_id)?;
         let document = is_document(&head.method, &query);
@@ -194,7 +220,8 @@ impl Door {
         request_id: &str,
     ) -> Result<Admitted, DoorError> {
         let form =
-            form::read(source, content_type, &target.bucket, &self.region, (self.clock)(), self.metadata.as_ref()).await?;
+            form::read(source, content_type, &target.bucket, &self.region, (self.clock)(), self.metadata.as_ref())
+                .await?;
         let target = Target { bucket: target.bucket.clone(), key: form.key.clone() };
         if target.key.is_empty() || target.key.len() > KEY_BYTES_MAX {
             return Err(DoorError::bad("KeyTooLongError", "A key has 1 to 1024 bytes"));
@@ -205,9 +232,17 @@ impl Door {
                 || name.starts_with("x-amz-checksum-")
                 || matches!(
                     name.as_str(),
-                    "acl" | "content-type" | "cache-control" | "content-disposition" | "content-encoding"
-                        | "content-language" | "expires" | "x-amz-storage-class" | "x-amz-website-redirect-location"
-                        | "x-amz-server-side-encryption" | "content-md5"
+                    "acl"
+                        | "content-type"
+                        | "cache-control"
+                        | "content-disposition"
+                        | "content-encoding"
+                        | "content-language"
+                        | "expires"
+                        | "x-amz-storage-class"
+                        | "x-amz-website-redirect-location"
+                        | "x-amz-server-side-encryption"
+                        | "content-md5"
                 );
             if stored {
                 let name = if name == "acl" { "x-amz-acl" } else { name.as_str() };
@@ -220,7 +255,10 @@ impl Door {
         }
         if let Some(xml) = form.field("tagging") {
             let encoded = tags_of_xml(xml)?;
-            headers.insert("x-amz-tagging", HeaderValue::from_str(&encoded).map_err(|_| DoorError::bad("MalformedXML", "tagging"))?);
+            headers.insert(
+                "x-amz-tagging",
+                HeaderValue::from_str(&encoded).map_err(|_| DoorError::bad("MalformedXML", "tagging"))?,
+            );
         }
         let (status, redirect) = success(
             form.field("success_action_status"),
@@ -288,7 +326,11 @@ fn forwarded_head(
         .iter()
         .filter(|(name, _)| !is_presign_parameter(name))
         .map(|(name, value)| {
-            if value.is_empty() { encode_value(name) } else { format!("{}={}", encode_value(name), encode_value(value)) }
+            if value.is_empty() {
+                encode_value(name)
+            } else {
+                format!("{}={}", encode_value(name), encode_value(value))
+            }
         })
         .collect();
     let path = target.path();
@@ -302,9 +344,9 @@ fn forwarded_head(
     for name in [AUTHORIZATION, DATE, EXPECT, TRANSFER_ENCODING, CONTENT_LENGTH] {
         out.remove(name);
     }
-    for name in [
-        "x-amz-date", "x-amz-content-sha256", "x-amz-security-token", "x-amz-decoded-content-length", "x-amz-trailer",
-    ] {
+    for name in
+        ["x-amz-date", "x-amz-content-sha256", "x-amz-security-token", "x-amz-decoded-content-length", "x-amz-trailer"]
+    {
         out.remove(name);
     }
     // An announced checksum trailer says which algorithm to compute.
@@ -316,8 +358,11 @@ fn forwarded_head(
         }
     }
     if let Some(encoding) = headers.get(CONTENT_ENCODING).and_then(|v| v.to_str().ok()) {
-        let rest: Vec<&str> =
-            encoding.split(',').map(str::trim).filter(|e| !e.eq_ignore_ascii_case("aws-chunked") && !e.is_empty()).collect();
+        let rest: Vec<&str> = encoding
+            .split(',')
+            .map(str::trim)
+            .filter(|e| !e.eq_ignore_ascii_case("aws-chunked") && !e.is_empty())
+            .collect();
         out.remove(CONTENT_ENCODING);
         if !rest.is_empty() {
             if let Ok(value) = HeaderValue::from_str(&rest.join(",")) {
@@ -338,8 +383,14 @@ fn set_length(request: &mut Request<()>, length: u64) {
 fn is_presign_parameter(name: &str) -> bool {
     matches!(
         name,
-        "X-Amz-Algorithm" | "X-Amz-Credential" | "X-Amz-Date" | "X-Amz-Expires" | "X-Amz-SignedHeaders"
-            | "X-Amz-Signature" | "X-Amz-Security-Token" | "X-Amz-Content-Sha256"
+        "X-Amz-Algorithm"
+            | "X-Amz-Credential"
+            | "X-Amz-Date"
+            | "X-Amz-Expires"
+            | "X-Amz-SignedHeaders"
+            | "X-Amz-Signature"
+            | "X-Amz-Security-Token"
+            | "X-Amz-Content-Sha256"
     )
 }
 
@@ -371,7 +422,8 @@ fn body_error(error: BodyError) -> DoorError {
 fn check_digests(headers: &HeaderMap, bytes: &[u8]) -> Result<(), DoorError> {
     let Some(value) = headers.get("content-md5") else { return Ok(()) };
     let claimed = value.to_str().ok().and_then(|v| BASE64.decode(v).ok()).filter(|v| v.len() == 16);
-    let claimed = claimed.ok_or_else(|| DoorError::bad("InvalidDigest", "The Content-MD5 you specified is not valid."))?;
+    let claimed =
+        claimed.ok_or_else(|| DoorError::bad("InvalidDigest", "The Content-MD5 you specified is not valid."))?;
     if Md5::digest(bytes).as_slice() != claimed {
         return Err(DoorError::bad("BadDigest", "The Content-MD5 you specified did not match what we received."));
     }
@@ -381,7 +433,9 @@ fn check_digests(headers: &HeaderMap, bytes: &[u8]) -> Result<(), DoorError> {
 /// A file that must have at least so many bytes; at most is the object path's to check.
 fn at_least(file: BodyStream, bytes_min: u64) -> BodyStream {
     let end = async move |seen: u64| {
-        (seen < bytes_min).then(|| Err(BodyError::Malformed { reason: "EntityTooSmall: fewer bytes than the policy asks for".to_owned() }))
+        (seen < bytes_min).then(|| {
+            Err(BodyError::Malformed { reason: "EntityTooSmall: fewer bytes than the policy asks for".to_owned() })
+        })
     };
     futures::stream::unfold(Some((file, 0u64)), move |state| {
         let end = end.clone();

@@ -91,7 +91,8 @@ pub(crate) fn decode_query(raw: &str) -> Result<Vec<(String, String)>, DoorError
 /// Bucket and key from the decoded path, and from the host where it is below one of `domains`.
 pub(crate) fn target(decoded_path: &str, host: &str, domains: &[String]) -> Result<Target, DoorError> {
     let path = decoded_path.strip_prefix('/').unwrap_or(decoded_path);
-    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(n, _)| n);
+    let name =
+        host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(n, _)| n);
     let name = name.to_ascii_lowercase();
     let bucket_of_host = domains.iter().find_map(|domain| {
         let rest = name.strip_suffix(&domain.to_ascii_lowercase())?;
@@ -150,6 +151,9 @@ mod tests {
         assert_eq!(target(&long, "h", &[]).unwrap_err().code, "KeyTooLongError");
         assert_eq!(target("//k", "h", &[]).unwrap_err().code, "InvalidBucketName");
         assert!(decode_query("a=%G1").is_err());
-        assert_eq!(decode_query("a=b+c&d&e=%2B").unwrap(), [("a", "b c"), ("d", ""), ("e", "+")].map(|(a, b)| (a.to_owned(), b.to_owned())));
+        assert_eq!(
+            decode_query("a=b+c&d&e=%2B").unwrap(),
+            [("a", "b c"), ("d", ""), ("e", "+")].map(|(a, b)| (a.to_owned(), b.to_owned()))
+        );
     }
 }

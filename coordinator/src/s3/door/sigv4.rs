@@ -86,7 +86,8 @@ fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 /// open to.
 pub(crate) fn claim(parts: &Parts<'_>) -> Result<Claim, DoorError> {
     let in_header = parts.headers.contains_key(http::header::AUTHORIZATION);
-    let in_query = parts.query.iter().any(|(n, _)| n == "X-Amz-Signature" || n == "X-Amz-Algorithm" || n == "X-Amz-Credential");
+    let in_query =
+        parts.query.iter().any(|(n, _)| n == "X-Amz-Signature" || n == "X-Amz-Algorithm" || n == "X-Amz-Credential");
     let v2_query = parts.query.iter().any(|(n, _)| n == "AWSAccessKeyId" || n == "Signature");
     match (in_header, in_query) {
         (true, true) => Err(DoorError::bad(
@@ -191,13 +192,13 @@ fn query_claim(parts: &Parts<'_>) -> Result<Claim, DoorError> {
     }
     let (access_key, scope_date, region) = split_credential(need("X-Amz-Credential")?)
         .ok_or_else(|| query_malformed("Error parsing the X-Amz-Credential parameter; the Credential is mal-formed"))?;
-    let expires: u64 = need("X-Amz-Expires")?
-        .parse()
-        .map_err(|_| query_malformed("X-Amz-Expires should be a number"))?;
+    let expires: u64 =
+        need("X-Amz-Expires")?.parse().map_err(|_| query_malformed("X-Amz-Expires should be a number"))?;
     if expires == 0 || expires > PRESIGN_SECONDS_MAX {
         return Err(query_malformed("X-Amz-Expires must be between 1 and 604800 seconds"));
     }
-    let payload = single(parts.query, "X-Amz-Content-Sha256")?.or_else(|| header(parts.headers, "x-amz-content-sha256"));
+    let payload =
+        single(parts.query, "X-Amz-Content-Sha256")?.or_else(|| header(parts.headers, "x-amz-content-sha256"));
     Ok(Claim {
         access_key,
         scope_date,
@@ -262,7 +263,10 @@ impl Claim {
     fn check_signed_headers(&self, parts: &Parts<'_>) -> Result<(), DoorError> {
         let signed = |name: &str| self.signed_headers.iter().any(|s| s == name);
         let unsigned = |name: &str| {
-            DoorError::denied("AccessDenied", format!("There were headers present in the request which were not signed: {name}"))
+            DoorError::denied(
+                "AccessDenied",
+                format!("There were headers present in the request which were not signed: {name}"),
+            )
         };
         if !signed("host") {
             return Err(unsigned("host"));
@@ -381,7 +385,9 @@ mod tests {
     }
 
     fn authorization(signed: &str, signature: &str) -> String {
-        format!("AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,SignedHeaders={signed},Signature={signature}")
+        format!(
+            "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,SignedHeaders={signed},Signature={signature}"
+        )
     }
 
     fn get_object(extra: &[(&str, &str)]) -> HeaderMap {
@@ -450,7 +456,12 @@ mod tests {
             ("/x", headers(&[("host", "h"), ("authorization", "AWS a:b")]), DAY, "InvalidRequest"),
             ("/x", headers(&[("host", "h"), ("authorization", "Bearer a")]), DAY, "InvalidArgument"),
             ("/x", headers(&[("host", "h"), ("authorization", "AWS4-ECDSA-P256-SHA256 a")]), DAY, "NotImplemented"),
-            ("/x", headers(&[("host", "h"), ("authorization", "AWS4-HMAC-SHA256 x")]), DAY, "AuthorizationHeaderMalformed"),
+            (
+                "/x",
+                headers(&[("host", "h"), ("authorization", "AWS4-HMAC-SHA256 x")]),
+                DAY,
+                "AuthorizationHeaderMalformed",
+            ),
         ];
         for (target, headers, now, code) in table {
             assert_eq!(judge("GET", target, &headers, now).unwrap_err().code, code, "{target}");
