@@ -6,7 +6,8 @@ use holdfast_sdk::byte_size;
 
 /// By remaining margin, most endangered first, then what is being done about it.
 pub(crate) fn repair_table(status: &RepairStatus, now_ms: u64) -> String {
-    let mut rows: Vec<&MarginRow> = status.margins.iter().collect();
+    // Lost segments are a line of their own only when there are some: it would frighten without cause.
+    let mut rows: Vec<&MarginRow> = status.margins.iter().filter(|row| row.margin >= 0 || row.segments > 0).collect();
     rows.sort_by_key(|row| row.margin);
     let rows = rows
         .into_iter()
@@ -109,7 +110,7 @@ pub(crate) mod tests {
         RepairStatus {
             state: "repairing".into(),
             margin_target: 2,
-            margins: vec![row(2, 44_211_090, 157 << 40), row(0, 0, 0), row(1, 1_204, 4_080_218_931)],
+            margins: vec![row(2, 44_211_090, 157 << 40), row(-1, 0, 0), row(0, 0, 0), row(1, 1_204, 4_080_218_931)],
             shards_to_write: 1_204,
             bytes_to_write: 1 << 30,
             bytes_written: 1 << 29,

@@ -97,6 +97,19 @@ pub(crate) struct ObjectSettings {
     pub(crate) read_buffer_bytes: Option<u64>,
 }
 
+/// Settings of repair and scrub that were given; the rest keep maintenance's defaults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MaintenanceSettings {
+    /// How long a missing backend is waited for before its shards are rebuilt elsewhere.
+    pub(crate) missing_grace_seconds: Option<u64>,
+    /// 0 for no limit.
+    pub(crate) repair_bytes_per_second_max: Option<u64>,
+    /// On each backend; 0 for no limit.
+    pub(crate) scrub_bytes_per_second_max: Option<u64>,
+    /// 0 for never.
+    pub(crate) scrub_period_days: Option<u32>,
+}
+
 /// All that `holdfast server` can be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerConfig {
@@ -112,6 +125,7 @@ pub(crate) struct ServerConfig {
     pub(crate) log_format: LogFormat,
     pub(crate) drain_timeout: Duration,
     pub(crate) objects: ObjectSettings,
+    pub(crate) maintenance: MaintenanceSettings,
 }
 
 impl ServerConfig {
@@ -148,6 +162,12 @@ impl ServerConfig {
                 inline_bytes_max: settings.parsed("objects.inline_bytes_max", byte_size::parse)?,
                 write_buffer_bytes: settings.parsed("objects.write_buffer_bytes", byte_size::parse)?,
                 read_buffer_bytes: settings.parsed("objects.read_buffer_bytes", byte_size::parse)?,
+            },
+            maintenance: MaintenanceSettings {
+                missing_grace_seconds: settings.parsed("repair.missing_grace_seconds", u64::from_str)?,
+                repair_bytes_per_second_max: settings.parsed("repair.bytes_per_second_max", byte_size::parse)?,
+                scrub_bytes_per_second_max: settings.parsed("scrub.bytes_per_second_max", byte_size::parse)?,
+                scrub_period_days: settings.parsed("scrub.period_days", u32::from_str)?,
             },
         };
         if config.s3_listen == config.admin_listen && config.s3_listen.port() != 0 {
@@ -261,7 +281,7 @@ mod tests {
         std::fs::write(
             &file,
             "s3_listen = \"127.0.0.1:1\"\nscheme = \"2+1\"\nbackends = [\"disk:/a\"]\ndrain_seconds = 5\n\
-             [objects]\ninline_bytes_max = \"8KiB\"\nread_buffer_bytes = 1048576\n[tls]\ncert = \"c\"\nkey = \"k\"\n",
+             [objects]\ninline_bytes_max = \"8KiB\"\nread_buffer_bytes = 1048576\n[repair]\nmissing_grace_seconds = 60\n[tls]\ncert = \"c\"\nkey = \"k\"\n",
         )
         .unwrap();
         let arguments = ServerArgs { config: Some(file), scheme: Some("3+2".into()), ..flags() };
@@ -272,6 +292,7 @@ mod tests {
         assert_eq!(config.tls, Some(TlsFiles { cert: "other".into(), key: "k".into() }));
         assert_eq!(config.objects.inline_bytes_max, Some(8192));
         assert_eq!(config.objects.read_buffer_bytes, Some(1 << 20));
+        assert_eq!(config.maintenance.missing_grace_seconds, Some(60));
         assert_eq!(config.backends, ["disk:/a"]);
         assert_eq!(config.drain_timeout, Duration::from_secs(5));
     }

@@ -6,8 +6,9 @@ use tracing_subscriber::EnvFilter;
 
 /// Which lines are logged: `HOLDFAST_LOG`, in the syntax of tracing's EnvFilter.
 const VARIABLE: &str = "HOLDFAST_LOG";
-/// openraft reports every tick at info; its warnings are kept.
-const DEFAULT_FILTER: &str = "info,openraft=warn";
+/// openraft reports every tick at info, and at warn that a group of one voter hears its own superseded vote; what is
+/// wrong it says at error.
+const DEFAULT_FILTER: &str = "info,openraft=error";
 
 /// Begins logging. A filter that cannot be read is replaced by the default, with a warning.
 pub(crate) fn start(format: LogFormat) {

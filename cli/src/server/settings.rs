@@ -25,6 +25,10 @@ pub(crate) const NAMES: &[&str] = &[
     "objects.inline_bytes_max",
     "objects.write_buffer_bytes",
     "objects.read_buffer_bytes",
+    "repair.missing_grace_seconds",
+    "repair.bytes_per_second_max",
+    "scrub.bytes_per_second_max",
+    "scrub.period_days",
 ];
 
 /// Variables that are no settings although their name begins like one.

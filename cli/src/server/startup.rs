@@ -11,7 +11,7 @@ use super::lock::{DataDirectory, reachable};
 use super::operations::MaintainedStore;
 use super::{metrics, tls};
 use crate::failure::Failure;
-use holdfast_backends::{DiskBackend, DiskOptions};
+use holdfast_backends::DiskBackend;
 use holdfast_codec::Scheme;
 use holdfast_coordinator::admin::{self, AdminParts, Code};
 use holdfast_coordinator::layout::Layout;
@@ -24,7 +24,7 @@ use holdfast_placement::{Candidate, CandidateRole, initial_table};
 use holdfast_proto::manifest::AccessKey;
 use holdfast_proto::node::{BackendHealth, NodeClient};
 use holdfast_proto::{ClusterId, Epoch};
-use holdfast_storage_node::{BackendSpec, LocalNode, NodeOptions};
+use holdfast_storage_node::{BackendSpec, LocalNode, LocalNodeOptions};
 use rand::Rng;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 const PG_COUNT: u32 = 256;
 /// Reports of damage that may wait for repair; more are dropped, as scans find the damage anyway.
 const HINTS_MAX: usize = 4096;
-/// How long maintenance and metadata may take to stop after the requests.
+/// How long maintenance, backends and metadata each may take to stop after the requests.
 const PARTS_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A server that serves.
@@ -50,6 +50,7 @@ pub(crate) struct Running {
     s3: JoinHandle<Result<(), String>>,
     admin: JoinHandle<()>,
     maintenance: Arc<Maintenance>,
+    node: Arc<LocalNode>,
     metadata: Arc<dyn Metadata>,
 }
 
@@ -80,8 +81,14 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
     let layout = Layout::new(map);
     let (hints, damage) = mpsc::channel(HINTS_MAX);
     let objects = ObjectPath::new(metadata.clone(), node.clone(), layout.clone(), object_options(&config), hints);
-    let maintenance =
-        Maintenance::start(metadata.clone(), node, layout, objects.clone(), damage, MaintenanceOptions::default());
+    let maintenance = Maintenance::start(
+        metadata.clone(),
+        node.clone(),
+        layout,
+        objects.clone(),
+        damage,
+        maintenance_options(&config),
+    );
 
     let shutdown = CancellationToken::new();
     tokio::spawn(metrics::keep(recorder.clone(), shutdown.clone()));
@@ -120,7 +127,7 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
     if let Err(error) = lock.announce(admin_address) {
         tracing::warn!(%error, "write the administration address into the lock file");
     }
-    Ok(Running { banner, shutdown, s3, admin, maintenance, metadata })
+    Ok(Running { banner, shutdown, s3, admin, maintenance, node, metadata })
 }
 
 impl Running {
@@ -155,6 +162,9 @@ impl Running {
         }
         if tokio::time::timeout(PARTS_STOP_TIMEOUT, self.maintenance.shutdown()).await.is_err() {
             tracing::warn!("maintenance did not stop in time; its work is found again at the next start");
+        }
+        if tokio::time::timeout(PARTS_STOP_TIMEOUT, self.node.shutdown()).await.is_err() {
+            tracing::warn!("the backends did not stop in time; what was acknowledged is on stable storage");
         }
         match tokio::time::timeout(PARTS_STOP_TIMEOUT, self.metadata.shutdown()).await {
             Ok(Ok(())) => {
@@ -193,6 +203,19 @@ fn object_options(config: &ServerConfig) -> ObjectPathOptions {
     }
 }
 
+fn maintenance_options(config: &ServerConfig) -> MaintenanceOptions {
+    let default = MaintenanceOptions::default();
+    let given = config.maintenance;
+    let days = |days: u32| Duration::from_secs(u64::from(days) * 86_400);
+    MaintenanceOptions {
+        missing_grace: given.missing_grace_seconds.map_or(default.missing_grace, Duration::from_secs),
+        repair_bytes_per_second_max: given.repair_bytes_per_second_max.unwrap_or(default.repair_bytes_per_second_max),
+        scrub_bytes_per_second_max: given.scrub_bytes_per_second_max.unwrap_or(default.scrub_bytes_per_second_max),
+        scrub_period: given.scrub_period_days.map_or(default.scrub_period, days),
+        ..default
+    }
+}
+
 /// The node over the store's backends and the cluster map; makes both at the first start.
 async fn open_backends(
     config: &ServerConfig,
@@ -200,7 +223,7 @@ async fn open_backends(
     cluster: ClusterId,
     metadata: &dyn Metadata,
     now_ms: u64,
-) -> Result<(Arc<dyn NodeClient>, ClusterMap), Failure> {
+) -> Result<(Arc<LocalNode>, ClusterMap), Failure> {
     let map = metadata.cluster_map().await.map_err(|e| failed("read the cluster map", &e))?;
     if let Some(map) = map {
         Plan::forget(lock.path())?;
@@ -230,7 +253,7 @@ async fn execute_first_start(
     lock: &DataDirectory,
     cluster: ClusterId,
     metadata: &dyn Metadata,
-) -> Result<(Arc<dyn NodeClient>, ClusterMap), Failure> {
+) -> Result<(Arc<LocalNode>, ClusterMap), Failure> {
     if plan.cluster != cluster {
         let message =
             format!("the interrupted first start was of cluster {}, the metadata is of {cluster}", plan.cluster);
@@ -245,11 +268,13 @@ async fn execute_first_start(
         .map(|b| BackendSpec { id: b.id, name: b.name.clone(), location: b.location.clone() })
         .collect();
     let node = open_node(cluster, specs).await;
-    let candidates: Vec<Candidate> = node
-        .backends()
-        .await
+    let statuses = node.backends().await;
+    if let Some(offline) = statuses.iter().find(|status| status.health != BackendHealth::Online) {
+        let message = format!("backend {} ({}) is not online: {}", offline.name, offline.location, offline.reason);
+        return Err(first_start::failed(message).or_try("start again once it is; the first start goes on from here"));
+    }
+    let candidates: Vec<Candidate> = statuses
         .iter()
-        .filter(|status| status.health == BackendHealth::Online)
         .map(|status| Candidate {
             id: status.id,
             weight_bytes: status.capacity_bytes.max(1),
@@ -271,8 +296,7 @@ async fn execute_first_start(
 /// Formats a planned backend; one that an interrupted start had formatted already is left as it is.
 fn format_backend(backend: &first_start::PlannedBackend, cluster: ClusterId) -> Result<(), Failure> {
     let directory = backend.directory();
-    if let Ok(opened) = DiskBackend::open(directory, cluster, backend.id, DiskOptions::default()) {
-        drop(opened);
+    if DiskBackend::identify(directory).is_ok_and(|found| found.id == backend.id && found.cluster == cluster) {
         return Ok(());
     }
     DiskBackend::format(directory, cluster, backend.id, &backend.name).map_err(|e| {
@@ -282,8 +306,8 @@ fn format_backend(backend: &first_start::PlannedBackend, cluster: ClusterId) -> 
     Ok(())
 }
 
-async fn open_node(cluster: ClusterId, specs: Vec<BackendSpec>) -> Arc<dyn NodeClient> {
-    Arc::new(LocalNode::open(cluster, specs, NodeOptions::default()).await)
+async fn open_node(cluster: ClusterId, specs: Vec<BackendSpec>) -> Arc<LocalNode> {
+    Arc::new(LocalNode::open(cluster, specs, LocalNodeOptions::default()).await)
 }
 
 /// All backends and those online; says which are not.

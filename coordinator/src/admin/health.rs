@@ -71,11 +71,11 @@ pub(crate) async fn ready(State(state): Shared) -> Response {
 
 pub(crate) async fn metrics(State(state): Shared) -> Response {
     // One scrape at a time: a flood of them queues here instead of probing the disks.
-    let one_at_a_time = state.scrape.lock().await;
+    let mut named = state.scrape.lock().await;
     let ready = state.readiness.ask(&state).await.is_ok();
     let status = tokio::time::timeout(PROBE_TIMEOUT, state.operations.cluster_status()).await;
-    metrics::record(ready, status.ok().and_then(Result::ok).as_ref());
+    metrics::record(ready, status.ok().and_then(Result::ok).as_ref(), &mut named);
     let text = (state.render_metrics)();
-    drop(one_at_a_time);
+    drop(named);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

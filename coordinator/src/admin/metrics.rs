@@ -4,7 +4,9 @@
 //! Prometheus names a process's own.
 
 use holdfast_proto::admin::ClusterStatus;
+use holdfast_proto::node::BackendStatus;
 use metrics::{Unit, describe_gauge, gauge};
+use std::collections::BTreeSet;
 
 /// Name, unit and meaning of every gauge below. A dashboard may rely on these names.
 pub const GAUGES: &[(&str, Unit, &str)] = &[
@@ -39,8 +41,9 @@ pub fn describe() {
     }
 }
 
-/// Sets every gauge from a status; without one the old values stay and `holdfast_status_known` says so.
-pub(crate) fn record(ready: bool, status: Option<&ClusterStatus>) {
+/// Sets every gauge from a status; without one the old values stay and `holdfast_status_known` says so. `named` holds
+/// the backends that have gauges: one that was removed reads NaN from then on, which no alert takes for a value.
+pub(crate) fn record(ready: bool, status: Option<&ClusterStatus>, named: &mut BTreeSet<String>) {
     gauge!("holdfast_ready").set(flag(ready));
     gauge!("holdfast_status_known").set(flag(status.is_some()));
     record_process();
@@ -50,16 +53,13 @@ pub(crate) fn record(ready: bool, status: Option<&ClusterStatus>) {
     gauge!("holdfast_buckets").set(number(status.bucket_count));
     gauge!("holdfast_layout_epoch").set(number(status.epoch.0));
     for view in &status.backends {
-        let backend = &view.status;
-        let set = |name: &'static str, value: f64| gauge!(name, "backend" => backend.name.clone()).set(value);
-        set("holdfast_backend_readable", flag(backend.health.can_read()));
-        set("holdfast_backend_writable", flag(backend.health.can_write()));
-        set("holdfast_backend_capacity_bytes", number(backend.capacity_bytes));
-        set("holdfast_backend_free_bytes", number(backend.free_bytes));
-        set("holdfast_backend_used_bytes", number(backend.used_bytes));
-        set("holdfast_backend_shards", number(backend.shard_count));
-        set("holdfast_backend_scrubbed_timestamp_seconds", number(backend.scrubbed_ms / 1000));
+        record_backend(&view.status.name, Some(&view.status));
     }
+    let present: BTreeSet<String> = status.backends.iter().map(|view| view.status.name.clone()).collect();
+    for removed in named.difference(&present) {
+        record_backend(removed, None);
+    }
+    named.extend(present);
     let repair = &status.repair;
     // Rows that are gone must read 0, not their last value.
     for margin in -1..=repair.margin_target {
@@ -73,6 +73,19 @@ pub(crate) fn record(ready: bool, status: Option<&ClusterStatus>) {
     gauge!("holdfast_repair_written_bytes").set(number(repair.bytes_written));
     gauge!("holdfast_repair_bytes_per_second").set(number(repair.bytes_per_second));
     gauge!("holdfast_repair_failed_segments").set(number(repair.failed_segments));
+}
+
+fn record_backend(name: &str, status: Option<&BackendStatus>) {
+    let set = |gauge: &'static str, value: Option<f64>| {
+        gauge!(gauge, "backend" => name.to_owned()).set(value.unwrap_or(f64::NAN));
+    };
+    set("holdfast_backend_readable", status.map(|s| flag(s.health.can_read())));
+    set("holdfast_backend_writable", status.map(|s| flag(s.health.can_write())));
+    set("holdfast_backend_capacity_bytes", status.map(|s| number(s.capacity_bytes)));
+    set("holdfast_backend_free_bytes", status.map(|s| number(s.free_bytes)));
+    set("holdfast_backend_used_bytes", status.map(|s| number(s.used_bytes)));
+    set("holdfast_backend_shards", status.map(|s| number(s.shard_count)));
+    set("holdfast_backend_scrubbed_timestamp_seconds", status.map(|s| number(s.scrubbed_ms / 1000)));
 }
 
 /// From `/proc/self`; on a system without it the gauges are absent.

@@ -32,6 +32,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Router};
 use holdfast_proto::ErrorKind;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -73,7 +74,8 @@ pub(crate) struct AdminState {
     render_metrics: RenderMetrics,
     clock: Clock,
     readiness: health::ReadinessProbe,
-    scrape: tokio::sync::Mutex<()>,
+    /// Held by the one scrape under way; the backends that have gauges.
+    scrape: tokio::sync::Mutex<BTreeSet<String>>,
 }
 
 /// The root key's name, put into the request by authentication.
@@ -91,7 +93,7 @@ pub fn router(parts: AdminParts) -> Router {
         render_metrics: parts.render_metrics,
         clock: parts.clock,
         readiness: health::ReadinessProbe::new(parts.writable_backends_min),
-        scrape: tokio::sync::Mutex::new(()),
+        scrape: tokio::sync::Mutex::default(),
     });
     let authenticated = Router::new()
         .route("/v1/status", get(cluster::status))
