@@ -1,5 +1,5 @@
-//! Which backends failed a read a moment ago: they are asked last for a while, so that one dead disk does not cost
-//! every read a failed attempt or a wait.
+//! Which backends failed or hung a moment ago: reads ask them last, and writes leave them out where enough others are,
+//! so that one dead or hanging disk does not cost every request a failed attempt or a wait.
 //!
 //! Shell: reads the clock. Not here: whether a backend is healthy (`maintenance` probes that).
 
@@ -8,17 +8,24 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// How long a failure counts: long enough to spare a busy server thousands of failing reads, short enough that a
+/// How long a failed read counts: long enough to spare a busy server thousands of failing reads, short enough that a
 /// backend that is back is used again at once, as people see it.
-const REMEMBERED: Duration = Duration::from_secs(3);
+pub(crate) const READ_FAILURE: Duration = Duration::from_secs(3);
+/// How long a write that hung counts: one write in so many seconds tries the backend again and waits for it.
+pub(crate) const WRITE_HANG: Duration = Duration::from_secs(10);
 
 /// Recent failures by backend.
-#[derive(Default)]
 pub(crate) struct BackendMemory {
     failed: Mutex<HashMap<BackendId, Instant>>,
+    remembered: Duration,
 }
 
 impl BackendMemory {
+    /// Remembers each failure for so long.
+    pub(crate) fn new(remembered: Duration) -> Self {
+        Self { failed: Mutex::default(), remembered }
+    }
+
     /// The backend failed or hung, as a whole: not for a single shard's damage.
     pub(crate) fn record_failure(&self, backend: BackendId) {
         self.failed.lock().insert(backend, Instant::now());
@@ -28,7 +35,7 @@ impl BackendMemory {
     pub(crate) fn avoids(&self, backend: BackendId) -> bool {
         let mut failed = self.failed.lock();
         let Some(at) = failed.get(&backend) else { return false };
-        let is_recent = at.elapsed() < REMEMBERED;
+        let is_recent = at.elapsed() < self.remembered;
         if !is_recent {
             failed.remove(&backend);
         }

@@ -154,14 +154,13 @@ pub(crate) fn verify(expect: &ChecksumExpectation, md5: [u8; 16], value: Vec<u8>
         return Err(ObjectError::ContentMd5 { expected: hex::encode(expected), computed: hex::encode(md5) });
     }
     let algorithm = expect.algorithm.unwrap_or(DEFAULT_ALGORITHM);
-    if let Some(expected) = expected_value(expect, algorithm)? {
-        if expected != value {
-            return Err(ObjectError::Checksum {
-                algorithm: algorithm.name(),
-                expected: STANDARD.encode(expected),
-                computed: STANDARD.encode(value),
-            });
-        }
+    let expected = expected_value(expect, algorithm)?;
+    if let Some(expected) = expected.filter(|expected| *expected != value) {
+        return Err(ObjectError::Checksum {
+            algorithm: algorithm.name(),
+            expected: STANDARD.encode(expected),
+            computed: STANDARD.encode(value),
+        });
     }
     Ok(crate::metadata::checksum(algorithm.name(), value, 0))
 }

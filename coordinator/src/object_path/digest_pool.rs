@@ -31,7 +31,7 @@ pub(crate) struct DigestPool {
 pub(crate) struct Digests {
     pub(crate) md5: [u8; 16],
     /// If one was asked for.
-    pub(crate) crc: Option<Crc>,
+    pub(crate) crc: Option<Box<Crc>>,
 }
 
 /// One upload's MD5 and CRC. Dropped unfinished, they are forgotten.
@@ -44,7 +44,7 @@ pub(crate) struct DigestStream {
 
 enum Order {
     Push { stream: u64, blocks: Bytes, keep: Option<Keep> },
-    Begin { stream: u64, crc: Option<Crc> },
+    Begin { stream: u64, crc: Option<Box<Crc>> },
     Finish { stream: u64, tail: Vec<u8>, answer: oneshot::Sender<Digests> },
     Forget { stream: u64 },
 }
@@ -63,7 +63,7 @@ impl DigestPool {
     pub(crate) fn stream(&self, crc: Option<Crc>) -> DigestStream {
         let stream = self.next_stream.fetch_add(1, Ordering::Relaxed);
         let new = DigestStream { orders: self.orders.clone(), stream, carry: Vec::new() };
-        new.order(Order::Begin { stream, crc });
+        new.order(Order::Begin { stream, crc: crc.map(Box::new) });
         new
     }
 }
@@ -117,7 +117,7 @@ struct Lanes {
 struct Lane {
     state: Md5State,
     waiting: VecDeque<(Bytes, Option<Keep>)>,
-    crc: Option<Crc>,
+    crc: Option<Box<Crc>>,
     finish: Option<(Vec<u8>, oneshot::Sender<Digests>)>,
 }
 

@@ -43,7 +43,7 @@ pub use shared::RebuildContext;
 
 use crate::layout::Layout;
 use crate::metadata::{Metadata, MetadataResult, PutVersion, VersionSelector};
-use backend_memory::BackendMemory;
+use backend_memory::{BackendMemory, READ_FAILURE, WRITE_HANG};
 use budget::ByteBudget;
 use cell_stock::CellStock;
 use cpu_pool::CpuPool;
@@ -128,7 +128,8 @@ impl ObjectPath {
             cpu: Arc::new(CpuPool::new()),
             digests: DigestPool::new(),
             codecs: Codecs::default(),
-            backend_memory: BackendMemory::default(),
+            backend_memory: BackendMemory::new(READ_FAILURE),
+            hung_writes: BackendMemory::new(WRITE_HANG),
             hedge: HedgePolicy::new(),
             patience,
             cell_bytes,

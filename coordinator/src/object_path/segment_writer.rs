@@ -9,7 +9,7 @@
 
 use super::api::{DamageHint, ObjectError};
 use super::cpu_pool::CpuLost;
-use super::shared::RebuildContext;
+use super::shared::{RebuildContext, Shared};
 use super::uncommitted::SegmentLife;
 use super::upload_budget::BatchPermit;
 use bytes::Bytes;
@@ -20,16 +20,14 @@ use holdfast_codec::{Geometry, Scheme};
 use holdfast_proto::manifest::Segment;
 use holdfast_proto::node::{Cell, NodeClient, ShardError, ShardStat, ShardWriter};
 use holdfast_proto::shard_header::ShardHeader;
-use holdfast_proto::{BackendId, ClusterId, ErrorKind};
+use holdfast_proto::{BackendId, ClusterId, ErrorKind, ShardId};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
-/// A backend that does not begin a shard in this time counts as unavailable. Beginning reserves room, no more.
-const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pauses before a backend that is busy is asked again to begin.
 const BEGIN_RETRIES: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(40), Duration::from_millis(160)];
 /// How long slow backends are waited for.
@@ -37,6 +35,8 @@ const BEGIN_RETRIES: [Duration; 3] = [Duration::from_millis(10), Duration::from_
 pub(crate) struct Patience {
     /// How long all backends together may take to take a batch, or to make a segment durable.
     pub(crate) step: Duration,
+    /// Once k+1 backends have begun their shards, the others are waited for so long.
+    pub(crate) begin_grace: Duration,
     /// Once k+1 backends have taken a batch, the others get a multiple of the time so far, within these bounds.
     pub(crate) append_grace: RangeInclusive<Duration>,
     /// Once k+1 shards are durable, the client waits for the others no longer than this. They finish in the background.
@@ -49,6 +49,8 @@ impl Default for Patience {
             // Longer means a machine that is beyond serving: a healthy disk syncs in milliseconds, a badly overloaded
             // one in seconds.
             step: Duration::from_secs(60),
+            // Beginning reserves room, no more.
+            begin_grace: Duration::from_secs(2),
             // Dropping a shard in the middle costs a repair of all of it.
             append_grace: Duration::from_secs(5)..=Duration::from_secs(30),
             finish_grace: Duration::from_millis(50)..=Duration::from_secs(1),
@@ -66,13 +68,14 @@ pub(crate) struct SegmentPlan {
     /// Where it begins in its object or part.
     pub(crate) segment_offset: u64,
     pub(crate) created_ms: u64,
-    pub(crate) patience: Patience,
 }
+
+/// For each slot its cells, unless coding failed.
+type CodedBatch = Result<Vec<Vec<Cell>>, ObjectError>;
 
 /// Coded stripes on their way to the writer; the permit is given back when all shards have taken them.
 pub(crate) struct PendingBatch {
-    /// For each slot its cells.
-    pub(crate) coding: BoxFuture<'static, Result<Result<Vec<Vec<Cell>>, ObjectError>, CpuLost>>,
+    pub(crate) coding: BoxFuture<'static, Result<CodedBatch, CpuLost>>,
     pub(crate) permit: Arc<BatchPermit>,
 }
 
@@ -92,26 +95,44 @@ struct Lane {
     failure: Option<ShardError>,
 }
 
+impl SegmentPlan {
+    /// What the shard in a slot says of itself.
+    fn header(&self, slot: usize) -> ShardHeader {
+        ShardHeader {
+            cluster: self.cluster,
+            id: self.life.shard(slot),
+            bucket: self.owner.bucket,
+            key_hash: self.owner.key_hash,
+            version: self.owner.version,
+            scheme: self.scheme.code(),
+            cell_bytes: self.geometry.cell_bytes(),
+            shard_bytes: self.geometry.shard_bytes(),
+            segment_bytes: self.geometry.segment_bytes(),
+            segment_offset: self.segment_offset,
+            created_ms: self.created_ms,
+        }
+    }
+}
+
 /// Writes the segment's batches until their channel is closed, then finishes its shards.
 ///
 /// # Errors
 /// Fewer than k+1 shards durable, or a coding fault. Then (as after dropping the future) the caller deletes the shards.
 pub(crate) async fn write_segment(
-    node: Arc<dyn NodeClient>,
-    hints: mpsc::Sender<DamageHint>,
+    shared: Arc<Shared>,
     plan: SegmentPlan,
     mut batches: mpsc::Receiver<PendingBatch>,
 ) -> Result<SegmentOutcome, ObjectError> {
     let needed = plan.scheme.k() + 1;
-    let mut lanes = begin_all(&*node, &plan).await;
+    let mut lanes = begin_all(&shared, &plan, needed).await;
     check_enough(&lanes, needed)?;
     while let Some(batch) = batches.recv().await {
         let cells = batch.coding.await.map_err(|lost| ObjectError::Internal { reason: lost.to_string() })??;
-        append_all(&mut lanes, cells, needed, &plan.patience).await;
+        append_all(&shared, &mut lanes, cells, needed).await;
         drop(batch.permit);
         check_enough(&lanes, needed)?;
     }
-    let (lanes, durable_slots) = finish_all(&node, &hints, &plan, lanes, needed).await?;
+    let (lanes, durable_slots) = finish_all(&shared, &plan, lanes, needed).await?;
     let segment = Segment {
         id: Bytes::copy_from_slice(plan.life.id.as_bytes()),
         pg: plan.life.pg.0,
@@ -125,28 +146,47 @@ pub(crate) async fn write_segment(
     Ok(SegmentOutcome { segment, durable: durable_slots.count_ones() })
 }
 
-async fn begin_all(node: &dyn NodeClient, plan: &SegmentPlan) -> Vec<Lane> {
-    let begins = plan.life.targets.iter().enumerate().map(|(slot, &backend)| async move {
-        let header = ShardHeader {
-            cluster: plan.cluster,
-            id: plan.life.shard(slot),
-            bucket: plan.owner.bucket,
-            key_hash: plan.owner.key_hash,
-            version: plan.owner.version,
-            scheme: plan.scheme.code(),
-            cell_bytes: plan.geometry.cell_bytes(),
-            shard_bytes: plan.geometry.shard_bytes(),
-            segment_bytes: plan.geometry.segment_bytes(),
-            segment_offset: plan.segment_offset,
-            created_ms: plan.created_ms,
-        };
-        let (writer, failure) = match begin(node, backend, header).await {
-            Ok(writer) => (Some(writer), None),
-            Err(error) => (None, Some(error)),
-        };
-        Lane { slot, backend, writer, root: blake3::Hasher::new(), failure }
-    });
-    futures::future::join_all(begins).await
+/// Begins all shards at once. Backends that hung a moment ago are left out, unless the others are not enough.
+async fn begin_all(shared: &Shared, plan: &SegmentPlan, needed: usize) -> Vec<Lane> {
+    let lane = |(slot, &backend)| Lane { slot, backend, writer: None, root: blake3::Hasher::new(), failure: None };
+    let mut lanes: Vec<Lane> = plan.life.targets.iter().enumerate().map(lane).collect();
+    let is_hung = |lane: &Lane| shared.hung_writes.avoids(lane.backend);
+    let (hung, others): (Vec<usize>, Vec<usize>) = (0..lanes.len()).partition(|&slot| is_hung(&lanes[slot]));
+    let begun = begin_some(shared, plan, &mut lanes, &others, needed).await;
+    if begun < needed {
+        begin_some(shared, plan, &mut lanes, &hung, needed - begun).await;
+    }
+    for lane in lanes.iter_mut().filter(|lane| lane.writer.is_none() && lane.failure.is_none()) {
+        lane.failure = Some(too_slow(lane.backend));
+    }
+    lanes
+}
+
+/// Begins the shards of `slots`. One that is far slower than enough others is not waited for. Returns how many begun.
+async fn begin_some(shared: &Shared, plan: &SegmentPlan, lanes: &mut [Lane], slots: &[usize], needed: usize) -> usize {
+    let begin =
+        |slot: usize, backend: BackendId| async move { (slot, begin(&*shared.node, backend, plan.header(slot)).await) };
+    let mut begins: FuturesUnordered<_> = slots.iter().map(|&slot| begin(slot, lanes[slot].backend)).collect();
+    let mut deadline = Instant::now() + shared.patience.step;
+    let mut begun = 0;
+    while let Ok(Some((slot, result))) = timeout_at(deadline, begins.next()).await {
+        match result {
+            Ok(writer) => {
+                lanes[slot].writer = Some(writer);
+                begun += 1;
+            }
+            Err(error) => lanes[slot].failure = Some(error),
+        }
+        if begun == needed {
+            deadline = deadline.min(Instant::now() + shared.patience.begin_grace);
+        }
+    }
+    for lane in slots.iter().map(|&slot| &lanes[slot]) {
+        if lane.writer.is_none() && lane.failure.is_none() {
+            shared.hung_writes.record_failure(lane.backend);
+        }
+    }
+    begun
 }
 
 async fn begin(
@@ -156,8 +196,7 @@ async fn begin(
 ) -> Result<Box<dyn ShardWriter>, ShardError> {
     let mut retries = BEGIN_RETRIES.into_iter();
     loop {
-        let begun = timeout(BEGIN_TIMEOUT, node.begin_shard(backend, header.clone())).await;
-        match begun.unwrap_or_else(|_| Err(too_slow(backend))) {
+        match node.begin_shard(backend, header.clone()).await {
             // A queue drains; the room of a full backend or its failure does not come back so soon.
             Err(ShardError::Busy { queued, .. }) => match retries.next() {
                 Some(pause) => sleep(pause).await,
@@ -169,7 +208,8 @@ async fn begin(
 }
 
 /// Appends each lane's cells. Lanes that fail, or lag far behind k+1 others, lose their writer.
-async fn append_all(lanes: &mut [Lane], cells: Vec<Vec<Cell>>, needed: usize, patience: &Patience) {
+async fn append_all(shared: &Shared, lanes: &mut [Lane], cells: Vec<Vec<Cell>>, needed: usize) {
+    let patience = &shared.patience;
     let started = Instant::now();
     let mut deadline = started + patience.step;
     let mut done = 0u64;
@@ -201,6 +241,7 @@ async fn append_all(lanes: &mut [Lane], cells: Vec<Vec<Cell>>, needed: usize, pa
     for lane in lanes.iter_mut().filter(|lane| lane.writer.is_some()) {
         if done & (1 << lane.slot) == 0 {
             lane.failure = Some(too_slow(lane.backend));
+            shared.hung_writes.record_failure(lane.backend);
         }
         if let Some(error) = &lane.failure {
             tracing::warn!(backend = %lane.backend, %error, "shard dropped out of a write");
@@ -211,8 +252,7 @@ async fn append_all(lanes: &mut [Lane], cells: Vec<Vec<Cell>>, needed: usize, pa
 
 /// Finishes all shards at once. Returns the roots of all n, and which of them are durable (at least `needed`).
 async fn finish_all(
-    node: &Arc<dyn NodeClient>,
-    hints: &mpsc::Sender<DamageHint>,
+    shared: &Arc<Shared>,
     plan: &SegmentPlan,
     mut lanes: Vec<Lane>,
     needed: usize,
@@ -226,7 +266,7 @@ async fn finish_all(
         }
     }
     let started = Instant::now();
-    let mut deadline = started + plan.patience.step;
+    let mut deadline = started + shared.patience.step;
     let mut durable_slots = 0u64;
     while let Ok(Some(finished)) = timeout_at(deadline, finishing.join_next()).await {
         // A finish that panicked counts as failed; its lane keeps no writer.
@@ -239,15 +279,17 @@ async fn finish_all(
             }
         }
         if durable_slots.count_ones() as usize >= needed {
-            deadline = deadline.min(Instant::now() + grace(started.elapsed() * 2, &plan.patience.finish_grace));
+            deadline = deadline.min(Instant::now() + grace(started.elapsed() * 2, &shared.patience.finish_grace));
         }
     }
     let durable = durable_slots.count_ones();
     if (durable as usize) < needed {
+        // None may still become durable while the caller deletes them.
+        finishing.shutdown().await;
         return Err(too_few(&lanes, durable as usize, needed));
     }
     if !finishing.is_empty() {
-        tokio::spawn(finish_stragglers(node.clone(), hints.clone(), plan.life.clone(), plan.patience.step, finishing));
+        tokio::spawn(finish_stragglers(shared.clone(), plan.life.clone(), finishing));
     }
     Ok((roots, durable_slots))
 }
@@ -269,21 +311,17 @@ async fn finish(
 /// Waits for shards that were too late for the acknowledgement. The record says they are not durable, so whatever comes
 /// of them is told to repair, which looks; those of a request that failed are deleted.
 async fn finish_stragglers(
-    node: Arc<dyn NodeClient>,
-    hints: mpsc::Sender<DamageHint>,
+    shared: Arc<Shared>,
     life: Arc<SegmentLife>,
-    patience: Duration,
     mut finishing: JoinSet<(usize, Result<(), ShardError>)>,
 ) {
     let mut settled = Vec::new();
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + shared.patience.step;
     while let Ok(Some(finished)) = timeout_at(deadline, finishing.join_next()).await {
         let Ok((slot, _)) = finished else { continue };
         let (shard, backend) = (life.shard(slot), life.targets[slot]);
         if life.is_abandoned() {
-            if let Err(error) = node.delete_shards(backend, vec![shard]).await {
-                tracing::debug!(%backend, %error, "delete a late shard of a failed write");
-            }
+            delete_late(&*shared.node, backend, shard).await;
         }
         settled.push(DamageHint { shard, backend });
     }
@@ -291,10 +329,13 @@ async fn finish_stragglers(
     // No longer in flight: from here on repair may touch it.
     drop(life);
     if is_kept {
-        for hint in settled {
-            // A full channel drops the hint; the inventory finds it.
-            let _ = hints.try_send(hint);
-        }
+        settled.into_iter().for_each(|hint| shared.hint(hint));
+    }
+}
+
+async fn delete_late(node: &dyn NodeClient, backend: BackendId, shard: ShardId) {
+    if let Err(error) = node.delete_shards(backend, vec![shard]).await {
+        tracing::debug!(%backend, %error, "delete a late shard of a failed write");
     }
 }
 

@@ -48,7 +48,10 @@ pub(crate) struct Shared {
     pub(crate) cpu: Arc<CpuPool>,
     pub(crate) digests: DigestPool,
     pub(crate) codecs: Codecs,
+    /// Backends whose reads failed.
     pub(crate) backend_memory: BackendMemory,
+    /// Backends whose writes hung.
+    pub(crate) hung_writes: BackendMemory,
     pub(crate) hedge: HedgePolicy,
     pub(crate) patience: Patience,
     /// Cell length of new segments, for tests that need many stripes of few bytes.

@@ -82,10 +82,12 @@ pub(crate) async fn store(
 ) -> Result<Stored, ObjectError> {
     let mut body = BodyReader::new(body, request.declared, request.limit)?;
     let inline_bytes_max = request.inline_bytes_max.filter(|max| request.declared.is_none_or(|bytes| bytes <= *max));
-    if let Some(max) = inline_bytes_max {
-        if let Some(bytes) = body.take_short(max).await? {
-            return store_inline(shared, &request.expect, bytes);
-        }
+    let short = match inline_bytes_max {
+        Some(max) => body.take_short(max).await?,
+        None => None,
+    };
+    if let Some(bytes) = short {
+        return store_inline(shared, &request.expect, bytes);
     }
     let mut upload = Upload::new(shared.clone(), request.owner, &request.expect);
     match request.declared {
@@ -360,14 +362,13 @@ impl Upload {
             geometry,
             segment_offset: self.object_bytes,
             created_ms: now_ms(),
-            patience: self.shared.patience.clone(),
         };
         let (batches, inbox) = mpsc::channel(BATCHES_WAITING);
         let (answer, outcome) = oneshot::channel();
-        let (node, hints) = (self.shared.node.clone(), self.shared.hints.clone());
+        let shared = self.shared.clone();
         let writer = tokio::spawn(async move {
             // An upload that is gone has aborted this task.
-            let _ = answer.send(write_segment(node, hints, plan, inbox).await);
+            let _ = answer.send(write_segment(shared, plan, inbox).await);
         });
         self.uncommitted.add(life, writer);
         self.open.push_back(outcome);

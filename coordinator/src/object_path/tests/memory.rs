@@ -30,7 +30,8 @@ async fn many_uploads_share_a_small_budget() {
     }
     let peak = peak.load(Ordering::SeqCst);
     assert!(peak > 0 && peak <= BUDGET, "{peak} bytes of cells alive at once");
-    for version in world.metadata.versions.lock().clone().values() {
+    let versions = world.metadata.versions.lock().clone();
+    for version in versions.values() {
         assert_eq!(world.get_all(version).await.unwrap(), *bytes);
     }
     *world.node.state.probe.lock() = None;

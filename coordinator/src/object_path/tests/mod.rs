@@ -68,6 +68,7 @@ impl World {
         let (sender, hints) = mpsc::channel(1000);
         let patience = Patience {
             step: Duration::from_secs(5),
+            begin_grace: Duration::from_millis(100),
             append_grace: Duration::from_millis(100)..=Duration::from_millis(200),
             finish_grace: Duration::from_millis(50)..=Duration::from_millis(100),
         };
@@ -119,13 +120,13 @@ impl World {
 }
 
 async fn eventually(condition: impl Fn() -> bool) {
-    for _ in 0..2000 {
+    for _ in 0..10_000 {
         if condition() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    panic!("did not come true in 2 s");
+    panic!("did not come true in 10 s");
 }
 
 fn shard(segment: &Segment, slot: usize) -> ShardId {

@@ -21,6 +21,7 @@ pub(crate) struct Faults {
     pub(crate) is_full: bool,
     /// The append with this number, counted over all its shards from 0, fails.
     pub(crate) fail_append: Option<u64>,
+    pub(crate) hang_begin: bool,
     pub(crate) hang_append: bool,
     pub(crate) fail_finish: bool,
     /// Finishes wait for `FakeNode::release`.
@@ -45,6 +46,7 @@ pub(crate) struct Stored {
 pub(crate) struct FakeBackend {
     pub(crate) shards: BTreeMap<ShardId, Stored>,
     pub(crate) faults: Faults,
+    pub(crate) begins: u64,
     pub(crate) appends: u64,
     /// (shard, first, count) of each read.
     pub(crate) reads: Vec<(ShardId, u32, u32)>,
@@ -191,6 +193,10 @@ impl ShardWriter for Writer {
 impl NodeClient for FakeNode {
     async fn begin_shard(&self, backend: BackendId, header: ShardHeader) -> Result<Box<dyn ShardWriter>, ShardError> {
         let faults = self.faults(backend)?;
+        self.at(backend, |b| b.begins += 1);
+        if faults.hang_begin {
+            std::future::pending::<()>().await;
+        }
         if faults.is_full {
             return Err(ShardError::Full { backend, free_bytes: 1, reserve_bytes: 2 });
         }

@@ -53,8 +53,8 @@ async fn good_cells_of_damaged_shards_are_used_when_needed() {
     }
     let to = [world.home(segment, 0), world.home(segment, 1), world.home(segment, 2)];
     world.path.rebuild(segment, context(&version), &wanted(&[0, 1, 2], &to)).await.unwrap();
-    for slot in 0..3 {
-        let stored = world.node.on(to[slot], |b| b.shards[&shard(segment, slot)].clone());
+    for (slot, number) in to.into_iter().enumerate() {
+        let stored = world.node.on(number, |b| b.shards[&shard(segment, slot)].clone());
         assert!(stored.damaged.is_empty());
         assert_eq!(Some(stored.root), segment.shard_root(Slot(slot as u8)));
     }

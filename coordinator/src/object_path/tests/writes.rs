@@ -155,7 +155,7 @@ async fn a_straggler_finishes_in_the_background_and_is_told() {
     let mut world = World::new();
     world.node.fault(3, Faults { hold_finish: true, ..Faults::default() });
     let bytes = sample(500, 2);
-    let outcome = tokio::time::timeout(Duration::from_secs(2), world.put("k", &bytes)).await.unwrap().unwrap();
+    let outcome = tokio::time::timeout(Duration::from_secs(10), world.put("k", &bytes)).await.unwrap().unwrap();
     let segment = outcome.version.segments[0].clone();
     assert_eq!((outcome.receipt.shards, segment.durable_slots.count_ones()), (5, 5));
     let slot = (0..N).find(|&slot| world.home(&segment, slot) == 3).unwrap();
@@ -163,7 +163,7 @@ async fn a_straggler_finishes_in_the_background_and_is_told() {
     assert_eq!(world.drain_hints(), std::slice::from_ref(&hint));
     assert!(world.path.is_in_flight(segment.segment_id()), "its last shard is still being written");
     world.node.release();
-    let late = tokio::time::timeout(Duration::from_secs(2), world.hints.recv()).await.unwrap();
+    let late = tokio::time::timeout(Duration::from_secs(10), world.hints.recv()).await.unwrap();
     assert_eq!(late, Some(hint));
     assert!(!world.path.is_in_flight(segment.segment_id()));
     assert!(world.node.on(3, |b| b.shards.contains_key(&shard(&segment, slot))));
@@ -331,4 +331,23 @@ async fn the_oldest_epoch_of_writes_under_way_is_known() {
     assert_eq!(world.path.oldest_epoch_in_flight(), Some(Epoch(1)));
     put.abort();
     eventually(|| world.path.oldest_epoch_in_flight().is_none()).await;
+}
+
+/// A disk that hangs costs one write a wait, not all of them.
+#[tokio::test]
+async fn a_backend_that_hung_is_left_out_for_a_while() {
+    for fault in [Faults { hang_append: true, ..Faults::default() }, Faults { hang_begin: true, ..Faults::default() }] {
+        let world = World::new();
+        world.node.fault(2, fault);
+        assert_eq!(world.put("k", &sample(STRIPE, 1)).await.unwrap().receipt.shards, 5);
+        let begins = world.node.on(2, |b| b.begins);
+        assert_eq!(world.put("k", &sample(STRIPE, 1)).await.unwrap().receipt.shards, 5);
+        assert_eq!(world.node.on(2, |b| b.begins), begins);
+        // Where it is needed it is asked all the same.
+        world.node.fault(2, Faults::default());
+        world.node.fault(4, Faults { is_unavailable: true, ..Faults::default() });
+        let version = world.put("k", &sample(STRIPE, 1)).await.unwrap().version;
+        assert_eq!(version.segments[0].durable_slots.count_ones(), 5);
+        assert!(world.node.on(2, |b| b.begins) > begins);
+    }
 }
