@@ -4,8 +4,8 @@
 //! was read is closed by hyper after the answer.
 
 use super::door::{
-    Admitted, AuthenticatedRequest, CONNECTIONS_MAX, Door, DoorError, FormReply,
-    HEADER_TIME, RequestBody, SHUTDOWN_TIME, escaped,
+    Admitted, AuthenticatedRequest, CONNECTIONS_MAX, Door, DoorError, FormReply, HEADER_TIME, RequestBody,
+    SHUTDOWN_TIME, escaped,
 };
 use crate::metadata::Metadata;
 use bytes::Bytes;

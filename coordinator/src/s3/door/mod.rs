@@ -10,8 +10,8 @@ mod limits;
 mod path;
 mod sigv4;
 
-pub(crate) use error::{DoorError, escaped};
 use self::form::success;
+pub(crate) use error::{DoorError, escaped};
 pub(crate) use limits::*;
 
 use self::body::{Payload, Source, Trailers};
