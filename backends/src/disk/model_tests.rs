@@ -36,8 +36,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 struct Pair {
-    place: tempfile::TempDir,
     backend: Option<DiskBackend>,
+    place: tempfile::TempDir,
     model: BTreeMap<ShardId, (ShardHeader, u64)>,
     runtime: tokio::runtime::Runtime,
 }

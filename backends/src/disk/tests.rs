@@ -401,7 +401,7 @@ fn many_writers_share_syncs() {
     let place = tempfile::tempdir().unwrap();
     let runtime = runtime();
     let backend = Arc::new(fresh(place.path()));
-    let before = backend.running.lock().as_ref().unwrap().engine.syncs.load(std::sync::atomic::Ordering::Relaxed);
+    let before = backend.sync_count();
     runtime.block_on(async {
         let tasks: Vec<_> = (0..200)
             .map(|n| {
@@ -416,7 +416,7 @@ fn many_writers_share_syncs() {
             task.await.unwrap();
         }
     });
-    let after = backend.running.lock().as_ref().unwrap().engine.syncs.load(std::sync::atomic::Ordering::Relaxed);
+    let after = backend.sync_count();
     assert!(after - before <= 100, "{} syncs for 200 concurrent shards", after - before);
     for n in 0..200 {
         let header = ShardHeader { shard_bytes: 9_000, ..sample_header(n) };
