@@ -23,9 +23,16 @@ async fn main() -> anyhow::Result<()> {
     let directory = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "target/disk-write".to_owned()));
     let count: u8 = std::env::args().nth(2).and_then(|text| text.parse().ok()).unwrap_or(1);
     let mut out = std::io::stdout();
-    for (shard_bytes, writers) in
-        [(4_096, 1), (4_096, 16), (16_384, 16), (65_536, 16), (262_144, 1), (262_144, 16), (16 << 20, 1), (16 << 20, 16)]
-    {
+    for (shard_bytes, writers) in [
+        (4_096, 1),
+        (4_096, 16),
+        (16_384, 16),
+        (65_536, 16),
+        (262_144, 1),
+        (262_144, 16),
+        (16 << 20, 1),
+        (16 << 20, 16),
+    ] {
         let backends = open(&directory, count)?;
         let (shards, seconds, latencies) = run(&backends, shard_bytes, writers).await?;
         let syncs: u64 = backends.iter().map(|backend| backend.sync_count()).sum();
@@ -57,11 +64,7 @@ fn open(directory: &std::path::Path, count: u8) -> anyhow::Result<Vec<Arc<DiskBa
 }
 
 /// Each writer writes one shard to every backend at once, as an object's segment does, again and again.
-async fn run(
-    backends: &[Arc<DiskBackend>],
-    shard_bytes: u64,
-    writers: u64,
-) -> anyhow::Result<(u64, f64, Vec<f64>)> {
+async fn run(backends: &[Arc<DiskBackend>], shard_bytes: u64, writers: u64) -> anyhow::Result<(u64, f64, Vec<f64>)> {
     let cells = cells(shard_bytes);
     let began = Instant::now();
     let tasks: Vec<_> = (0..writers)

@@ -143,7 +143,11 @@ fn shapes() -> Vec<ShardHeader> {
     sizes
         .iter()
         .enumerate()
-        .map(|(index, &(shard_bytes, cell_bytes))| ShardHeader { shard_bytes, cell_bytes, ..sample_header(number(index)) })
+        .map(|(index, &(shard_bytes, cell_bytes))| ShardHeader {
+            shard_bytes,
+            cell_bytes,
+            ..sample_header(number(index))
+        })
         .collect()
 }
 
@@ -170,7 +174,8 @@ async fn what_is_finished_is_read_back(backend: &dyn Backend) -> Finding {
 }
 
 async fn any_range_of_cells_is_read(backend: &dyn Backend) -> Finding {
-    for (number, shard_bytes, cell_bytes) in [(1_100, 300_000, 65_536), (1_101, 50_000, 8_192), (1_102, 2_000_000, 65_536)]
+    for (number, shard_bytes, cell_bytes) in
+        [(1_100, 300_000, 65_536), (1_101, 50_000, 8_192), (1_102, 2_000_000, 65_536)]
     {
         let header = ShardHeader { shard_bytes, cell_bytes, ..sample_header(number) };
         let cells = sample_cells(&header, 2);
@@ -343,7 +348,11 @@ async fn listings_are_complete_and_in_order(backend: &dyn Backend) -> Finding {
                 after = Some(last.id);
                 listed.extend(page);
             }
-            ensure!(listed.iter().collect::<Vec<_>>() == of_pg, "group {pg} in pages of {limit}: {} listed", listed.len());
+            ensure!(
+                listed.iter().collect::<Vec<_>>() == of_pg,
+                "group {pg} in pages of {limit}: {} listed",
+                listed.len()
+            );
         }
     }
     let empty = backend.list(PgId(5), None, 10).await.map_err(words)?;
@@ -413,7 +422,10 @@ async fn status_counts(backend: &dyn Backend) -> Finding {
     ensure!(after.used_bytes >= before.used_bytes + header.shard_bytes, "its bytes do not count");
     backend.delete(vec![header.id]).await.map_err(words)?;
     let freed = backend.status().await;
-    ensure!((freed.shard_count, freed.used_bytes) == (before.shard_count, before.used_bytes), "deleting does not count");
+    ensure!(
+        (freed.shard_count, freed.used_bytes) == (before.shard_count, before.used_bytes),
+        "deleting does not count"
+    );
     Ok(())
 }
 

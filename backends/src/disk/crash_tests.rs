@@ -163,10 +163,7 @@ impl Story {
         for shard in 0..SHARDS {
             let allowed = &self.allowed[&shard];
             let stat = self.runtime.block_on(self.backend().stat(header(shard, 0).id)).unwrap();
-            let found = match stat {
-                None => None,
-                Some(_) => Some(self.version_of(shard, allowed, context)),
-            };
+            let found = stat.map(|_| self.version_of(shard, allowed, context));
             assert!(allowed.contains(&found), "{context}: shard {shard} is {found:?}, may be {allowed:?}");
             self.allowed.insert(shard, Outcomes::from([found]));
         }

@@ -61,8 +61,7 @@ impl Engine {
         if spare_bytes.saturating_add(allocator.slack_bytes()) < bytes {
             return Err(self.gate.full(&space));
         }
-        let request =
-            Request { bytes, extent_bytes_max: self.options.extent_bytes_max, step_bytes_max: spare_bytes };
+        let request = Request { bytes, extent_bytes_max: self.options.extent_bytes_max, step_bytes_max: spare_bytes };
         let fresh = || (rand::random(), now_ms());
         let reserved = allocator.reserve(&self.place, request, fresh, |fresh| {
             self.ledger.add_extent(fresh.number, fresh.uuid, EXTENT_HEADER_BYTES).map_err(io::Error::other)

@@ -24,12 +24,7 @@ pub(crate) struct Fault {
 
 impl Fault {
     pub(crate) fn none(backend: BackendId) -> Self {
-        Self {
-            backend,
-            level: AtomicU8::new(ONLINE),
-            detail: Mutex::new(None),
-            read_failures: AtomicU32::new(0),
-        }
+        Self { backend, level: AtomicU8::new(ONLINE), detail: Mutex::new(None), read_failures: AtomicU32::new(0) }
     }
 
     /// Notes a fault; a graver one replaces a lighter one, and the first of a kind is kept.

@@ -71,11 +71,12 @@ impl Identity {
             Err(error) => return Err(OpenError::io(directory, "open identity", error)),
         };
         let mut text = String::new();
-        std::io::Read::read_to_string(&mut std::io::Read::take(file, IDENTITY_BYTES_MAX), &mut text)
-            .map_err(|error| match error.kind() {
+        std::io::Read::read_to_string(&mut std::io::Read::take(file, IDENTITY_BYTES_MAX), &mut text).map_err(
+            |error| match error.kind() {
                 ErrorKind::InvalidData => damaged(format!("{IDENTITY_NAME} is not text")),
                 _ => OpenError::io(directory, "read identity", error),
-            })?;
+            },
+        )?;
         let stored: Stored =
             serde_json::from_str(&text).map_err(|error| damaged(format!("{IDENTITY_NAME} cannot be read: {error}")))?;
         if stored.magic != MAGIC {

@@ -82,14 +82,9 @@ impl Entry {
         out.push(if self.is_quarantined { QUARANTINED } else { 0 });
         out.extend_from_slice(&self.room.extent.to_le_bytes());
         out.extend_from_slice(&self.cell_bytes.to_le_bytes());
-        for number in [
-            self.room.offset,
-            self.room.bytes,
-            self.data_offset,
-            self.shard_bytes,
-            self.created_ms,
-            self.verified_ms,
-        ] {
+        for number in
+            [self.room.offset, self.room.bytes, self.data_offset, self.shard_bytes, self.created_ms, self.verified_ms]
+        {
             out.extend_from_slice(&number.to_le_bytes());
         }
         out.extend_from_slice(&self.root);
@@ -323,17 +318,16 @@ impl Index {
         Ok(self.db.flush()?)
     }
 
-    fn between(
-        &self,
-        from: Vec<u8>,
-        until: Vec<u8>,
-    ) -> impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), IndexError>> + '_ {
+    fn between(&self, from: Vec<u8>, until: Vec<u8>) -> impl Iterator<Item = Result<Pair, IndexError>> + '_ {
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(until);
         let mode = IteratorMode::From(&from, Direction::Forward);
         self.db.iterator_opt(mode, options).map(|item| item.map_err(IndexError::from))
     }
 }
+
+/// A key and its value.
+type Pair = (Box<[u8]>, Box<[u8]>);
 
 /// A cursor over fixed-length little-endian fields behind a version byte.
 struct Fields<'a>(&'a [u8]);
@@ -435,7 +429,8 @@ mod tests {
     #[test]
     fn all_that_is_written_and_flushed_is_read_back() {
         let directory = tempfile::tempdir().unwrap();
-        let tally = Tally { uuid: [3; 16], live_bytes: 4, live_records: 5, scan_from: 6, indexed_end: 7, is_sealed: true };
+        let tally =
+            Tally { uuid: [3; 16], live_bytes: 4, live_records: 5, scan_from: 6, indexed_end: 7, is_sealed: true };
         let owner = Owner {
             cluster: ClusterId([1; 16]),
             backend: BackendId([2; 16]),

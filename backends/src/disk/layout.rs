@@ -1,6 +1,19 @@
 //! Bytes of an extent file: its header block, and records made of frame, shard header, cells and hash trailer
 //! (docs/formats.md, "Extents"). Pure: bytes in, values out.
 //!
+//! ```text
+//! extent header, 4096 B    magic 0..8  version 8..10  number 12..16  cluster 16..32  backend 32..48  uuid 48..64
+//!                          created_ms 64..72  crc32c of 0..124 at 124..128
+//! record, on a 4 KiB boundary, a multiple of 4 KiB long
+//!   frame, 64 B            magic 0..8  extent uuid 8..24  own offset 24..32  record bytes 32..40
+//!                          data offset 40..48  crc32c of 0..60 at 60..64
+//!   shard header, 256 B    proto::shard_header
+//!   cells                  from 320 in records up to 128 KiB, from 4096 in longer ones
+//!   hash trailer           magic 0..8  sequence 8..16  record offset 16..24  cells 24..32  32 B per cell
+//!                          root 32 B  crc32c of all before
+//! ```
+//! Numbers are little-endian.
+//!
 //! Invariant: a frame names its extent's random id and its own offset, so that no object's bytes can pass for a record
 //! in a scan, nor a record copied or written to the wrong place for one that belongs there.
 
@@ -131,7 +144,12 @@ pub(crate) struct RecordHead {
 
 impl RecordHead {
     /// Frame and shard header of a record at `offset` of the extent `uuid`.
-    pub(crate) fn encode(header: &ShardHeader, layout: &RecordLayout, uuid: &[u8; 16], offset: u64) -> [u8; HEAD_BYTES] {
+    pub(crate) fn encode(
+        header: &ShardHeader,
+        layout: &RecordLayout,
+        uuid: &[u8; 16],
+        offset: u64,
+    ) -> [u8; HEAD_BYTES] {
         let mut out = [0u8; HEAD_BYTES];
         out[0..8].copy_from_slice(&FRAME_MAGIC);
         out[8..24].copy_from_slice(uuid);
@@ -214,7 +232,8 @@ impl Trailer {
             return Err("hash trailer belongs to another record".to_owned());
         }
         let hashes_end = TRAILER_FIXED_BYTES + cell_count as usize * HASH_BYTES;
-        let hashes = bytes[TRAILER_FIXED_BYTES..hashes_end].chunks_exact(HASH_BYTES).map(|hash| array(hash, 0)).collect();
+        let hashes =
+            bytes[TRAILER_FIXED_BYTES..hashes_end].chunks_exact(HASH_BYTES).map(|hash| array(hash, 0)).collect();
         let trailer = Self::new(u64_at(bytes, 8), hashes);
         if trailer.root[..] != bytes[hashes_end..hashes_end + HASH_BYTES] {
             return Err("root does not follow from the cell hashes".to_owned());

@@ -51,9 +51,7 @@ use async_trait::async_trait;
 use engine::{Anchors, Engine, Handles, location, now_ms};
 use extent::ExtentPlace;
 use gate::{Gate, Lane, Limits, RoomGuard};
-use holdfast_proto::node::{
-    BackendHealth, BackendStatus, ScrubStep, ShardError, ShardRead, ShardStat, ShardWriter,
-};
+use holdfast_proto::node::{BackendHealth, BackendStatus, ScrubStep, ShardError, ShardRead, ShardStat, ShardWriter};
 use holdfast_proto::shard_header::ShardHeader;
 use holdfast_proto::{BackendId, ClusterId, PgId, ShardId};
 use io::{DiskIo, LocalIo};

@@ -73,7 +73,7 @@ impl Pair {
             }
             Step::Delete { shards } => {
                 let ids: Vec<ShardId> = shards.iter().map(|&shard| header(shard, 0).id).collect();
-                ids.iter().for_each(|id| drop(self.model.remove(id)));
+                self.model.retain(|id, _| !ids.contains(id));
                 self.runtime.block_on(backend.delete(ids)).unwrap();
             }
             Step::Read { shard, first, count } => self.read(header(shard, 0).id, first, count),
@@ -95,7 +95,9 @@ impl Pair {
                 }
                 assert_eq!(shards, self.model.len() as u64);
             }
-            Step::Maintain => drop(backend.maintain().unwrap()),
+            Step::Maintain => {
+                backend.maintain().unwrap();
+            }
             Step::Reopen => self.open(),
         }
     }

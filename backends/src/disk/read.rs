@@ -11,8 +11,8 @@ use super::index::Entry;
 use super::io::Through;
 use super::layout::{BLOCK_BYTES, HEAD_BYTES, RecordHead, RecordLayout, Trailer};
 use bytes::Bytes;
-use holdfast_proto::cell_buffer::CellBuffer;
 use holdfast_proto::ShardId;
+use holdfast_proto::cell_buffer::CellBuffer;
 use holdfast_proto::node::{ShardError, ShardRead};
 use holdfast_proto::shard_header::ShardHeader;
 use rustix::io::Errno;
@@ -128,9 +128,7 @@ impl Engine {
                 self.meters.damaged_cells.increment(read.damaged.len() as u64);
                 Ok(read)
             }
-            Err(RecordFault::Damaged(reason)) => {
-                Err(ShardError::Damaged { shard, backend: self.identity.id, reason })
-            }
+            Err(RecordFault::Damaged(reason)) => Err(ShardError::Damaged { shard, backend: self.identity.id, reason }),
             Err(RecordFault::Gone) => {
                 let reason = "its extent file is gone".to_owned();
                 Err(ShardError::Damaged { shard, backend: self.identity.id, reason })
@@ -249,7 +247,8 @@ impl Record<'_> {
     }
 
     fn verify_head(&self, layout: &RecordLayout, bytes: &[u8]) -> Result<ShardHeader, RecordFault> {
-        let head = RecordHead::decode(bytes, &self.handle.uuid, self.entry.room.offset).map_err(RecordFault::Damaged)?;
+        let head =
+            RecordHead::decode(bytes, &self.handle.uuid, self.entry.room.offset).map_err(RecordFault::Damaged)?;
         if head.header.id != self.shard {
             return Err(RecordFault::Damaged(format!("the record there is of shard {}", head.header.id)));
         }

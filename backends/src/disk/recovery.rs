@@ -48,10 +48,7 @@ pub(crate) fn recover(
     let failed = |error: IndexError| OpenError::io(directory, "read index", error);
     let tallies: BTreeMap<u32, Tally> = index.tallies().map_err(failed)?.into_iter().collect();
     let frees = index.frees().map_err(failed)?;
-    let names = place
-        .io
-        .names(&place.directory)
-        .map_err(|error| OpenError::io(directory, "list extents", error))?;
+    let names = place.io.names(&place.directory).map_err(|error| OpenError::io(directory, "list extents", error))?;
     let mut recovery = Recovery {
         place,
         ledger: Ledger::new(index, LedgerState { owner, tallies, frees: frees.clone() }),
@@ -67,9 +64,8 @@ pub(crate) fn recover(
         recovery.look_at(name).map_err(|error| OpenError::io(directory, "open extent", error))?;
     }
     recovery.drop_lost().map_err(failed)?;
-    let active = recovery
-        .take_over(extent_bytes_max)
-        .map_err(|error| OpenError::io(directory, "take over extents", error))?;
+    let active =
+        recovery.take_over(extent_bytes_max).map_err(|error| OpenError::io(directory, "take over extents", error))?;
     Ok(Recovered {
         fault: recovery.fault,
         allocator: Allocator { active, draining: Vec::new(), next_number: recovery.next_number },
@@ -328,19 +324,10 @@ enum TailError {
 }
 
 /// Opens the index, or puts a fresh one in the place of one that is damaged or another backend's.
-fn open_index(
-    directory: &Path,
-    place: &ExtentPlace,
-    findings: &mut Vec<String>,
-) -> Result<(Index, Owner), OpenError> {
+fn open_index(directory: &Path, place: &ExtentPlace, findings: &mut Vec<String>) -> Result<(Index, Owner), OpenError> {
     let path = directory.join(INDEX_NAME);
-    let fresh = Owner {
-        cluster: place.cluster,
-        backend: place.backend,
-        next_sequence: 1,
-        next_extent: 1,
-        scrubbed_ms: 0,
-    };
+    let fresh =
+        Owner { cluster: place.cluster, backend: place.backend, next_sequence: 1, next_extent: 1, scrubbed_ms: 0 };
     let reason = match read_index(&path, &fresh) {
         Ok(found) => return Ok(found),
         Err(error) => error.to_string(),

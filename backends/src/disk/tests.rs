@@ -27,7 +27,8 @@ fn runtime() -> tokio::runtime::Runtime {
 
 /// Path of the only extent.
 fn extent(directory: &Path) -> PathBuf {
-    let mut names: Vec<_> = std::fs::read_dir(directory.join(EXTENTS_NAME)).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(directory.join(EXTENTS_NAME)).unwrap().map(|e| e.unwrap().path()).collect();
     assert_eq!(names.len(), 1, "{names:?}");
     names.remove(0)
 }
@@ -100,7 +101,8 @@ fn a_lost_index_is_made_anew_and_the_newest_record_counts() {
     let place = tempfile::tempdir().unwrap();
     let runtime = runtime();
     let backend = fresh(place.path());
-    let headers: Vec<_> = (0..20).map(|n| ShardHeader { shard_bytes: 5_000 + n * 20_000, ..sample_header(n) }).collect();
+    let headers: Vec<_> =
+        (0..20).map(|n| ShardHeader { shard_bytes: 5_000 + n * 20_000, ..sample_header(n) }).collect();
     for seed in 0..3 {
         for header in &headers {
             runtime.block_on(put(&backend, header, sample_cells(header, seed))).unwrap();
@@ -145,10 +147,10 @@ fn flipped_bits_never_come_out_and_cost_only_their_cell() {
     let cells = sample_cells(&header, 1);
     let data = 8_192;
     for (offset, expected) in [
-        (4_096, None),              // frame
-        (4_096 + 64 + 20, None),    // shard header
-        (data, Some(0)),            // first byte of cell 0
-        (data + 200_000, Some(3)),  // cell 3
+        (4_096, None),               // frame
+        (4_096 + 64 + 20, None),     // shard header
+        (data, Some(0)),             // first byte of cell 0
+        (data + 200_000, Some(3)),   // cell 3
         (data + 262_144 + 40, None), // trailer
     ] {
         let backend_now = &backend;

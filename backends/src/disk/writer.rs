@@ -73,7 +73,11 @@ impl DiskWriter {
         }
         self.taken_bytes += expected;
         self.hashes.push(cell.hash);
-        if self.layout.is_packed() { self.stage.push_copy(&cell.bytes) } else { self.stage.push(cell.bytes) }
+        if self.layout.is_packed() {
+            self.stage.push_copy(&cell.bytes)
+        } else {
+            self.stage.push(cell.bytes)
+        }
         Ok(())
     }
 
