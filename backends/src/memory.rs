@@ -212,7 +212,7 @@ impl Backend for MemoryBackend {
         let mut step = ScrubStep::default();
         let mut last = after;
         for (id, stored) in state.shards.range_mut((from, Unbounded)) {
-            if step.shards > 0 && step.bytes + stored.header.shard_bytes > budget_bytes {
+            if step.shards > 0 && step.bytes + stored.header.shard_bytes.max(1) > budget_bytes {
                 step.next = last;
                 return Ok(step);
             }
@@ -223,7 +223,7 @@ impl Backend for MemoryBackend {
                 stored.verified_ms = now;
             }
             step.shards += 1;
-            step.bytes += stored.header.shard_bytes;
+            step.bytes += stored.header.shard_bytes.max(1);
             last = Some(*id);
         }
         state.scrubbed_ms = now;

@@ -13,7 +13,7 @@ use holdfast_proto::{BackendId, ClusterId};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -201,11 +201,6 @@ impl Allocator {
     pub(crate) fn slack_bytes(&self) -> u64 {
         self.active.as_ref().map_or(0, |active| active.slack_bytes())
     }
-
-    /// Whether records may still be written to it.
-    pub(crate) fn is_open(&self, number: u32) -> bool {
-        self.active.iter().chain(&self.draining).any(|extent| extent.number == number)
-    }
 }
 
 /// Room held by a writer. Dropped without being settled, it is given up.
@@ -242,11 +237,6 @@ impl Drop for Reservation {
             let _ = self.abandoned.push(Abandoned { extent: self.extent.clone(), room: self.room });
         }
     }
-}
-
-/// Whether the name is one of an extent.
-pub(crate) fn is_extent_path(path: &Path) -> bool {
-    path.file_name().and_then(|name| name.to_str()).and_then(number_of).is_some()
 }
 
 #[cfg(test)]
@@ -286,7 +276,7 @@ mod tests {
         let (marks, sealed) = allocator.marks();
         assert_eq!(marks[1], Mark { extent: 3, scan_from: 24_576, is_sealed: true });
         assert_eq!(sealed.len(), 1);
-        assert!(allocator.is_open(4) && !allocator.is_open(3));
+        assert!(allocator.draining.is_empty());
         sealed[0].trim().unwrap();
         assert_eq!(sealed[0].file.bytes().unwrap(), 24_576);
         assert_eq!(learned, [3, 4]);
@@ -300,6 +290,5 @@ mod tests {
         {
             assert_eq!(number_of(name), number, "{name}");
         }
-        assert!(is_extent_path(Path::new("/a/00000001.ext")));
     }
 }

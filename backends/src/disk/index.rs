@@ -318,17 +318,16 @@ impl Index {
         Ok(self.db.flush()?)
     }
 
-    fn between(
-        &self,
-        from: Vec<u8>,
-        until: Vec<u8>,
-    ) -> impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), IndexError>> + '_ {
+    fn between(&self, from: Vec<u8>, until: Vec<u8>) -> impl Iterator<Item = Result<Pair, IndexError>> + '_ {
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(until);
         let mode = IteratorMode::From(&from, Direction::Forward);
         self.db.iterator_opt(mode, options).map(|item| item.map_err(IndexError::from))
     }
 }
+
+/// A key and its value.
+type Pair = (Box<[u8]>, Box<[u8]>);
 
 /// A cursor over fixed-length little-endian fields behind a version byte.
 struct Fields<'a>(&'a [u8]);

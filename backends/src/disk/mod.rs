@@ -1,8 +1,10 @@
 //! The disk backend: a directory of append-only extents with an index beside them (docs/formats.md, "Backend
 //! directory").
 //!
-//!     identity.json   who it is                 LOCK     one opener at a time
-//!     extents/        the shards, NNNNNNNN.ext   index/   where each lies; made anew from the extents if lost
+//! ```text
+//! identity.json   who it is                  LOCK     one opener at a time
+//! extents/        the shards, NNNNNNNN.ext   index/   where each lies; made anew from the extents if lost
+//! ```
 //!
 //! A shard is written to an extent by the IO threads, made durable by the committing thread, one sync for all that
 //! wait, and only then indexed and acknowledged. The index has no log of its own: what it lost in a crash is read
@@ -59,7 +61,7 @@ use queue::Queue;
 use read::ReadRequest;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
@@ -181,6 +183,12 @@ impl DiskBackend {
     /// What opening found that an operator should know: files damaged, foreign, cut short or gone, one line each.
     pub fn findings(&self) -> &[String] {
         &self.findings
+    }
+
+    /// How many syncs of extents there were since it was opened.
+    pub fn sync_count(&self) -> u64 {
+        let running = self.running.lock();
+        running.as_ref().map_or(0, |running| running.engine.syncs.load(Ordering::Relaxed))
     }
 
     /// Does now what the upkeep thread does in time: a checkpoint, giving room back, one step of compaction. Blocks.

@@ -13,9 +13,10 @@ use super::layout::{EXTENT_HEADER_BYTES, RecordHead, Trailer};
 use super::read::fetch;
 use super::scan::Scan;
 use holdfast_proto::ShardId;
-use holdfast_proto::node::ShardError;
+use holdfast_proto::node::{BackendHealth, ShardError};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -84,7 +85,11 @@ impl Engine {
             *checkpointed = Instant::now();
         }
         let budget = self.options.compaction_bytes_per_second.saturating_mul(TICK.as_secs());
-        self.compact(budget).map(|_| ())
+        match self.compact(budget) {
+            // Where nothing fits, nothing can be moved either; deletes and their holes go on.
+            Err(ShardError::Full { .. }) => Ok(()),
+            other => other.map(|_| ()),
+        }
     }
 
     /// Frees the room of writers that are gone.
@@ -120,39 +125,59 @@ impl Engine {
         self.give_back(settled.frees, &settled.empty)
     }
 
+    /// Removes files of dead extents. The index forgets them only once their names cannot come back.
     fn remove_extents(&self, numbers: &[u32]) -> Result<(), ShardError> {
+        let mut removed = Vec::new();
         for &number in numbers {
             match self.place.io.remove(&self.place.path(number)) {
-                Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(backend = %self.identity.id, extent = number, %error, "extent not removed");
-                    continue;
                 }
+                _ => removed.push(number),
             }
+        }
+        if removed.is_empty() {
+            return Ok(());
+        }
+        let synced = self.place.io.sync_directory(&self.place.directory);
+        synced.map_err(|error| self.write_failed("sync extents directory", &error))?;
+        for number in removed {
             self.handles.forget(number);
             self.ledger.forget_extent(number).map_err(|error| self.index_failed("forget extent", &error))?;
         }
         Ok(())
     }
 
+    /// Punches holes where freed records lie. The index forgets the room only once the holes cannot close again.
     fn give_back(&self, mut rooms: Vec<Room>, removed: &[u32]) -> Result<(), ShardError> {
         rooms.retain(|room| !removed.contains(&room.extent));
-        let mut kept = Vec::new();
-        for run in joined(&rooms) {
-            match self.handle(run.extent).and_then(|handle| handle.file.punch(run.offset, run.bytes)) {
-                Ok(()) => self.meters.given_back_bytes.increment(run.bytes),
+        rooms.sort();
+        let (mut given, mut kept) = (Vec::new(), Vec::new());
+        for of_extent in rooms.chunk_by(|a, b| a.extent == b.extent) {
+            match self.punch_holes(of_extent) {
+                Ok(()) => given.extend_from_slice(of_extent),
                 Err(error) => {
-                    tracing::warn!(backend = %self.identity.id, ?run, %error, "room not given back");
-                    kept.push(run);
+                    let extent = of_extent[0].extent;
+                    tracing::warn!(backend = %self.identity.id, extent, %error, "room not given back");
+                    kept.extend_from_slice(of_extent);
                 }
             }
         }
-        let (kept, given): (Vec<Room>, Vec<Room>) = rooms.into_iter().partition(|room| {
-            kept.iter().any(|run| run.extent == room.extent && run.offset <= room.offset && room.end() <= run.end())
-        });
         self.ledger.keep_frees(kept);
         self.ledger.given_back(&given).map_err(|error| self.index_failed("note room given back", &error))
+    }
+
+    fn punch_holes(&self, rooms: &[Room]) -> io::Result<()> {
+        let Some(first) = rooms.first() else { return Ok(()) };
+        let handle = self.handle(first.extent)?;
+        for run in joined(rooms) {
+            handle.file.punch(run.offset, run.bytes)?;
+            self.meters.given_back_bytes.increment(run.bytes);
+        }
+        handle.file.sync().inspect_err(|error| {
+            let reason = format!("sync of extent {} failed: {error}", first.extent);
+            self.gate.fault.raise(BackendHealth::ReadOnly, &reason);
+        })
     }
 
     /// Moves live records of about `budget_bytes` out of the sealed extent with the least of them. Returns the bytes
@@ -271,15 +296,13 @@ impl Engine {
     }
 }
 
-/// Rooms that touch, as one.
+/// Rooms that touch, as one. They come sorted.
 fn joined(rooms: &[Room]) -> Vec<Room> {
-    let mut sorted = rooms.to_vec();
-    sorted.sort();
     let mut runs: Vec<Room> = Vec::new();
-    for room in sorted {
+    for room in rooms {
         match runs.last_mut() {
             Some(run) if run.extent == room.extent && run.end() == room.offset => run.bytes += room.bytes,
-            _ => runs.push(room),
+            _ => runs.push(*room),
         }
     }
     runs
@@ -292,7 +315,7 @@ mod tests {
     #[test]
     fn touching_rooms_are_joined() {
         let room = |extent, offset, bytes| Room { extent, offset, bytes };
-        let rooms = [room(1, 8192, 4096), room(2, 12_288, 4096), room(1, 4096, 4096), room(1, 20_480, 4096)];
-        assert_eq!(joined(&rooms), [room(1, 4096, 8192), room(1, 20_480, 4096), room(2, 12_288, 4096)]);
+        let rooms = [room(1, 4096, 4096), room(1, 8192, 4096), room(1, 20_480, 4096), room(2, 24_576, 4096)];
+        assert_eq!(joined(&rooms), [room(1, 4096, 8192), room(1, 20_480, 4096), room(2, 24_576, 4096)]);
     }
 }
