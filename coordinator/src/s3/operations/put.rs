@@ -85,12 +85,21 @@ pub(super) fn body(blob: Option<StreamingBlob>) -> BodyStream {
     }
 }
 
-/// Object bytes as `s3s` takes them. It asks for `Sync`; a stream that is only polled through `&mut` is that behind a
-/// mutex that is never locked.
-pub(super) fn blob(stream: ReadStream) -> StreamingBlob {
-    StreamingBlob::wrap(SyncStream(Mutex::new(stream)))
+/// Object bytes as `s3s` takes them, once the first of them are there: a read that cannot begin is an error reply, never
+/// a reply that breaks off. Bytes that are there whole leave in one piece with the head.
+pub(super) async fn blob(mut stream: ReadStream, length: u64) -> S3Result<StreamingBlob> {
+    let first = match stream.next().await {
+        None => return Ok(StreamingBlob::from(s3s::Body::empty())),
+        Some(first) => first.map_err(from_object)?,
+    };
+    if first.len() as u64 == length {
+        return Ok(StreamingBlob::from(s3s::Body::from(first)));
+    }
+    let whole = stream::once(async { Ok(first) }).chain(stream).boxed();
+    Ok(StreamingBlob::wrap(SyncStream(Mutex::new(whole))))
 }
 
+/// `s3s` asks for `Sync`; a stream that is only polled through `&mut` is that behind a mutex that is never locked.
 struct SyncStream(Mutex<ReadStream>);
 
 impl Stream for SyncStream {

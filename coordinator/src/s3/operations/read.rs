@@ -64,7 +64,7 @@ impl Operations {
         let length = wanted.span.end - wanted.span.start;
         let stream = self.objects.read(ReadRequest { version: version.clone(), range: wanted.span.clone() });
         let output = GetObjectOutput {
-            body: Some(put::blob(stream)),
+            body: Some(put::blob(stream, length).await?),
             accept_ranges: Some("bytes".to_owned()),
             cache_control: input.response_cache_control.or_else(|| attributes::header(&version, "cache-control")),
             checksum_crc32: sums.crc32,
