@@ -75,7 +75,7 @@ fn delete(
 }
 
 async fn bucket(store: &MetadataStore, name: &str) -> BucketId {
-    BucketId(store.bucket_create(name, "me", 1).await.unwrap().id)
+    BucketId(store.bucket_create(name, "me", 1).await.expect("a new bucket").id)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -51,10 +51,10 @@ impl PgTable {
     pub fn locations(&self, id: PgId, slot: Slot) -> Vec<BackendId> {
         let Some(pg) = self.pg(id) else { return Vec::new() };
         let mut found: Vec<BackendId> = pg.target.get(usize::from(slot.0)).copied().into_iter().collect();
-        if let Some(&backend) = pg.committed.get(usize::from(slot.0)) {
-            if !found.contains(&backend) {
-                found.push(backend);
-            }
+        if let Some(&backend) = pg.committed.get(usize::from(slot.0))
+            && !found.contains(&backend)
+        {
+            found.push(backend);
         }
         found
     }

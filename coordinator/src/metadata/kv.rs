@@ -66,18 +66,16 @@ pub(super) enum Scan {
     Seek,
 }
 
+/// Sees one row: key, value, and where to put a key to go on at.
+pub(super) type Visitor<'v> = dyn FnMut(&[u8], &[u8], &mut Vec<u8>) -> KvResult<Scan> + 'v;
+
 /// An ordered view.
 pub(super) trait KvView {
     fn get(&self, family: Family, key: &[u8]) -> KvResult<Option<Vec<u8>>>;
 
     /// Visits keys from `from` on, in order, until `visit` says stop. On `Seek` the visitor has put the next key to
     /// look for into the buffer it was given; it must be greater than the key visited.
-    fn scan(
-        &self,
-        family: Family,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8], &mut Vec<u8>) -> KvResult<Scan>,
-    ) -> KvResult<()>;
+    fn scan(&self, family: Family, from: &[u8], visit: &mut Visitor<'_>) -> KvResult<()>;
 }
 
 /// Writes to be made at once.
@@ -99,7 +97,7 @@ impl Batch {
 #[cfg(test)]
 pub(super) mod memory {
     //! The view as a map.
-    use super::{Batch, Family, KvResult, KvView, Scan};
+    use super::{Batch, Family, KvResult, KvView, Scan, Visitor};
     use std::collections::BTreeMap;
 
     #[derive(Clone, Debug, Default, PartialEq)]
@@ -123,12 +121,7 @@ pub(super) mod memory {
             Ok(self.map.get(&(family, key.to_vec())).cloned())
         }
 
-        fn scan(
-            &self,
-            family: Family,
-            from: &[u8],
-            visit: &mut dyn FnMut(&[u8], &[u8], &mut Vec<u8>) -> KvResult<Scan>,
-        ) -> KvResult<()> {
+        fn scan(&self, family: Family, from: &[u8], visit: &mut Visitor<'_>) -> KvResult<()> {
             let mut at = from.to_vec();
             'seek: loop {
                 let mut seek = Vec::new();

@@ -159,10 +159,10 @@ fn next_key<V: KvView>(view: &V, bucket: BucketId, prefix: &str, position: &Posi
         Position::AfterPrefix(common) => keys::after_prefix(&keys::escaped_start(bucket, common)),
     };
     view.scan(Family::Versions, &escaped.max(floor.clone()), &mut |stored, _, _| {
-        if stored.starts_with(&floor) {
-            if let Some((key, _)) = keys::split_escaped(stored) {
-                found = Some(found.take().map_or(key.clone(), |f| f.min(key)));
-            }
+        if stored.starts_with(&floor)
+            && let Some((key, _)) = keys::split_escaped(stored)
+        {
+            found = Some(found.take().map_or(key.clone(), |f| f.min(key)));
         }
         Ok(Scan::Stop)
     })?;

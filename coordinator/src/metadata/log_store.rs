@@ -308,10 +308,10 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
                 shared.last = Some(id);
                 shared.recent.insert(id.index, entry);
             }
-            if std::mem::take(&mut shared.committed_is_new) {
-                if let Some(committed) = &shared.committed {
-                    batch.push((self.row(ROW_COMMITTED), Some(to_json(committed)?)));
-                }
+            if std::mem::take(&mut shared.committed_is_new)
+                && let Some(committed) = &shared.committed
+            {
+                batch.push((self.row(ROW_COMMITTED), Some(to_json(committed)?)));
             }
             // Applied entries beyond the limit leave memory; those not yet committed never do.
             let applied = shared.committed.map_or(0, |c| c.index);

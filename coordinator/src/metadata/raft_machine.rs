@@ -76,7 +76,7 @@ impl StateMachine {
     ) -> io::Result<Answer> {
         let mut applied = self.applied.lock();
         let mut next = applied.clone();
-        next.last = Some(id.clone());
+        next.last = Some(id);
         let (result, mut batch) = match payload {
             EntryPayload::Blank => (Ok(Reply::Done), Batch::default()),
             EntryPayload::Normal(proposal) => {
@@ -92,10 +92,11 @@ impl StateMachine {
         self.state.store.write(batch).map_err(io::Error::other)?;
         *applied = next;
         drop(applied);
-        if let (EntryPayload::Normal(proposal), Ok(_)) = (payload, &result) {
-            if self.state.root.is_some() && changes_root_rows(proposal.0.kind.as_ref()) {
-                self.state.reload_root().map_err(io::Error::other)?;
-            }
+        if let (EntryPayload::Normal(proposal), Ok(_)) = (payload, &result)
+            && self.state.root.is_some()
+            && changes_root_rows(proposal.0.kind.as_ref())
+        {
+            self.state.reload_root().map_err(io::Error::other)?;
         }
         Ok(Answer(result))
     }
@@ -117,7 +118,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }
         self.state.reload_root().map_err(io::Error::other)?;
         let applied = self.applied.lock();
-        Ok((applied.last.clone(), applied.membership.clone()))
+        Ok((applied.last, applied.membership.clone()))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>

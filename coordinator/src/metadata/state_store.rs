@@ -2,7 +2,7 @@
 //! stands exactly at its last flush and the Raft log is replayed from there (ADR 4).
 
 use super::api::{MetadataError, MetadataResult};
-use super::kv::{Batch, Family, KvError, KvResult, KvView, Scan};
+use super::kv::{Batch, Family, KvError, KvResult, KvView, Scan, Visitor};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, FlushOptions, Options, WriteBatch,
     WriteOptions,
@@ -90,12 +90,7 @@ impl KvView for StateStore {
         self.db.get_cf(self.handle(family)?, key).map_err(|e| kv_error("read", &e))
     }
 
-    fn scan(
-        &self,
-        family: Family,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8], &mut Vec<u8>) -> KvResult<Scan>,
-    ) -> KvResult<()> {
+    fn scan(&self, family: Family, from: &[u8], visit: &mut Visitor<'_>) -> KvResult<()> {
         let mut iterator = self.db.raw_iterator_cf(self.handle(family)?);
         iterator.seek(from);
         let mut seek = Vec::new();

@@ -84,11 +84,12 @@ impl<V: KvView> Apply<'_, V> {
                 self.write_record(Place::Older, bucket, key, &current);
             }
         }
-        if null && !current_was_null {
-            if let Some(older) = older_null(self.view, bucket, key)? {
-                self.batch.delete(Family::Versions, keys::version(bucket, key, older.version_id()));
-                self.free_version(bucket, &older)?;
-            }
+        if null
+            && !current_was_null
+            && let Some(older) = older_null(self.view, bucket, key)?
+        {
+            self.batch.delete(Family::Versions, keys::version(bucket, key, older.version_id()));
+            self.free_version(bucket, &older)?;
         }
         Ok(())
     }
@@ -284,10 +285,10 @@ pub(super) fn check_conditions(conditions: &Conditions, current: Option<&ObjectV
             Some(_) => {}
         }
     }
-    if let (Some(condition), Some(version)) = (&conditions.if_none_match, live) {
-        if etag_matches(condition, version) {
-            return Err(MetadataError::PreconditionFailed { condition: "If-None-Match" }.into());
-        }
+    if let (Some(condition), Some(version)) = (&conditions.if_none_match, live)
+        && etag_matches(condition, version)
+    {
+        return Err(MetadataError::PreconditionFailed { condition: "If-None-Match" }.into());
     }
     Ok(())
 }

@@ -364,10 +364,10 @@ fn forwarded_head(
             .filter(|e| !e.eq_ignore_ascii_case("aws-chunked") && !e.is_empty())
             .collect();
         out.remove(CONTENT_ENCODING);
-        if !rest.is_empty() {
-            if let Ok(value) = HeaderValue::from_str(&rest.join(",")) {
-                out.insert(CONTENT_ENCODING, value);
-            }
+        if !rest.is_empty()
+            && let Ok(value) = HeaderValue::from_str(&rest.join(","))
+        {
+            out.insert(CONTENT_ENCODING, value);
         }
     }
     if let Some(length) = length {
@@ -438,7 +438,7 @@ fn at_least(file: BodyStream, bytes_min: u64) -> BodyStream {
         })
     };
     futures::stream::unfold(Some((file, 0u64)), move |state| {
-        let end = end.clone();
+        let end = end;
         async move {
             let (mut file, seen) = state?;
             match file.next().await {

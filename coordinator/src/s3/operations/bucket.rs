@@ -34,21 +34,21 @@ impl Operations {
             return Err(not_implemented("An access control list other than private"));
         }
         let constraint = input.create_bucket_configuration.and_then(|c| c.location_constraint);
-        if let Some(constraint) = constraint.filter(|c| !c.as_str().is_empty()) {
-            if constraint.as_str() != self.options.region {
-                return Err(S3Error::with_message(
-                    S3ErrorCode::InvalidLocationConstraint,
-                    "The specified location-constraint is not valid",
-                ));
-            }
+        if let Some(constraint) = constraint.filter(|c| !c.as_str().is_empty())
+            && constraint.as_str() != self.options.region
+        {
+            return Err(S3Error::with_message(
+                S3ErrorCode::InvalidLocationConstraint,
+                "The specified location-constraint is not valid",
+            ));
         }
         let location = Some(format!("/{}", input.bucket));
         match self.metadata.bucket_create(&input.bucket, &owner, now_ms()).await {
-            Ok(_) => Ok(S3Response::new(CreateBucketOutput { location, ..CreateBucketOutput::default() })),
+            Ok(_) => Ok(S3Response::new(CreateBucketOutput { location })),
             Err(MetadataError::BucketExists { owner: other, .. }) if other == owner => {
                 // As S3 answers in us-east-1 for a bucket one already owns; elsewhere it is a conflict.
                 if self.options.region == "us-east-1" {
-                    return Ok(S3Response::new(CreateBucketOutput { location, ..CreateBucketOutput::default() }));
+                    return Ok(S3Response::new(CreateBucketOutput { location }));
                 }
                 Err(S3Error::with_message(
                     S3ErrorCode::BucketAlreadyOwnedByYou,

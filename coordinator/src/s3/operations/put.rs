@@ -54,7 +54,7 @@ impl Operations {
             checksum_crc64nvme: sums.crc64nvme,
             checksum_sha1: sums.sha1,
             checksum_sha256: sums.sha256,
-            checksum_type: checksums::type_of(&version.checksums).map(|t| ChecksumType::from_static(t)),
+            checksum_type: checksums::type_of(&version.checksums).map(ChecksumType::from_static),
             version_id: (!version.is_null).then(|| version.s3_version_id()),
             ..PutObjectOutput::default()
         };
