@@ -10,13 +10,14 @@ export HOLDFAST_BIN := $(BIN)/holdfast
 export HOLDFAST_BENCH_BIN := $(BIN)/holdfast-bench
 export HOLDFAST_CLIENTS := $(TARGET)/clients
 
-.PHONY: help setup setup-clients build run test format clippy unit e2e bench bench-s3 demo clean-data
+.PHONY: help setup setup-clients build run test format clippy unit e2e bench bench-s3 bench-limits demo clean-data
 
 help:
 	@echo "make run         set up, build, start a store on this machine (data in ./data), print endpoint and keys"
 	@echo "make test        format, clippy, unit, property and end-to-end tests with real S3 clients: what CI runs"
 	@echo "make demo        1 GiB of real files in, two disks lost, repaired, two others lost, files back and compared"
 	@echo "make bench-s3    our store and the peers that are running, interleaved, with ratios (docs/benchmarks.md)"
+	@echo "make bench-limits  memory of many uploads, bytes on disk of small objects, pages of a long listing"
 
 setup:
 	@scripts/setup build
@@ -47,10 +48,13 @@ e2e: build setup-clients
 demo: build setup-clients
 	scripts/demo
 
-bench: bench-s3
+bench: bench-s3 bench-limits
 
 bench-s3: build
 	bench/compare
+
+bench-limits: build
+	bench/limits
 
 clean-data:
 	rm -rf "$(DATA)"

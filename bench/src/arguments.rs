@@ -22,6 +22,47 @@ pub(crate) enum Command {
     S3(S3Args),
     /// The same cells against several servers, interleaved, with ratios.
     Compare(CompareArgs),
+    /// Many objects, then one listing: how long a page of 1000 takes at its start and at its end.
+    Pages(PagesArgs),
+}
+
+/// Flags of `holdfast-bench pages`.
+#[derive(Args, Debug)]
+pub(crate) struct PagesArgs {
+    /// http://host:port
+    #[arg(long)]
+    pub(crate) endpoint: String,
+    /// Access key.
+    #[arg(long, env = "AWS_ACCESS_KEY_ID")]
+    pub(crate) access_key: String,
+    /// Its secret.
+    #[arg(long, env = "AWS_SECRET_ACCESS_KEY", hide_env_values = true)]
+    pub(crate) secret_key: String,
+    /// Region to sign for.
+    #[arg(long, default_value = "us-east-1")]
+    pub(crate) region: String,
+    /// Bucket; made if it is not there. The objects stay in it.
+    #[arg(long, default_value = "holdfast-bench-pages")]
+    pub(crate) bucket: String,
+    /// Objects to put there first.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(crate) objects: u64,
+    /// Bytes of each.
+    #[arg(long, default_value = "64B", value_parser = byte_size::parse)]
+    pub(crate) size: u64,
+    /// Connections that put them there.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) concurrency: u32,
+    /// Seed of names and bodies.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+impl PagesArgs {
+    pub(crate) fn target(&self) -> anyhow::Result<Target> {
+        let credentials = Credentials { access_key: self.access_key.clone(), secret_key: self.secret_key.clone() };
+        Target::new(&self.endpoint, credentials, &self.region, &self.bucket)
+    }
 }
 
 /// Flags of `holdfast-bench s3`.

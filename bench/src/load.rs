@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const PRELOAD_BYTES: u64 = 256 << 20;
 /// Keys of a listing unless told otherwise, as in the benchmark's cell.
 pub(crate) const LIST_KEYS: u64 = 10_000;
-/// Connections for putting objects there and for cleaning up.
+/// Connections for putting objects there (at least) and for cleaning up.
 const PRELOAD_CONCURRENCY: u32 = 16;
 /// A run with this many failures ends early: it measures nothing any more.
 const FAILURES_MAX: u64 = 1000;
@@ -116,6 +116,13 @@ pub(crate) struct Preloaded {
     prefix: String,
 }
 
+impl Preloaded {
+    /// What the names of the objects begin with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+}
+
 /// One run from beginning to end.
 pub(crate) fn run(target: &Target, plan: &Plan) -> anyhow::Result<Report> {
     let bodies = Bodies::new(plan.seed);
@@ -145,7 +152,7 @@ pub(crate) fn preload(target: &Target, plan: &Plan, bodies: &Bodies, objects: u6
     let next = AtomicU64::new(0);
     runtime()?
         .block_on(async {
-            let workers = (0..PRELOAD_CONCURRENCY).map(|_| async {
+            let workers = (0..plan.concurrency.max(PRELOAD_CONCURRENCY)).map(|_| async {
                 let mut connection = target.connect();
                 loop {
                     let object = next.fetch_add(1, Ordering::Relaxed);
@@ -292,7 +299,8 @@ fn key(prefix: &str, object: u64) -> String {
     format!("{prefix}{:08x}-{object:08}", mix(object) as u32)
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+/// A runtime of one thread, this one.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")
 }
 

@@ -9,6 +9,7 @@ mod compare;
 mod connection;
 mod load;
 mod machine;
+mod pages;
 mod report;
 mod s3;
 mod schedule;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::S3(arguments) => run_s3(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
+        Command::Pages(arguments) => pages::run(&arguments),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

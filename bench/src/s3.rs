@@ -187,13 +187,25 @@ impl Target {
         let mut keys = Vec::new();
         let mut token = None;
         loop {
-            let page = self.list_page(connection, prefix, token.as_deref()).await?;
-            keys.extend(page.text.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next()).map(unescape));
-            match page.next {
+            let (page, next) = self.page_keys(connection, prefix, token.as_deref()).await?;
+            keys.extend(page);
+            match next {
                 Some(next) => token = Some(next),
                 None => return Ok(keys),
             }
         }
+    }
+
+    /// The keys of one page under `prefix`, and the token of the next page.
+    pub(crate) async fn page_keys(
+        &self,
+        connection: &mut Connection,
+        prefix: &str,
+        token: Option<&str>,
+    ) -> Result<(Vec<String>, Option<String>), OperationError> {
+        let page = self.list_page(connection, prefix, token).await?;
+        let keys = page.text.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next()).map(unescape);
+        Ok((keys.collect(), page.next))
     }
 }
 
