@@ -38,6 +38,12 @@ pub enum BodyError {
         /// The limit.
         limit: u64,
     },
+    /// Shorter than a POST policy asks for.
+    #[error("body is smaller than {minimum} bytes")]
+    TooSmall {
+        /// The least.
+        minimum: u64,
+    },
     /// No byte came for too long.
     #[error("body timed out")]
     TimedOut,

@@ -39,6 +39,7 @@ mod window;
 mod tests;
 
 pub use api::*;
+pub(crate) use checksum::checksum_of;
 pub use shared::RebuildContext;
 
 use crate::layout::Layout;

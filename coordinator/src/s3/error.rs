@@ -48,6 +48,7 @@ pub(super) fn from_body(error: &BodyError) -> S3Error {
         BodyError::Malformed { .. } => coded(S3ErrorCode::InvalidRequest, message),
         BodyError::ContentSha256 => custom("XAmzContentSHA256Mismatch", StatusCode::BAD_REQUEST, message),
         BodyError::TooLarge { .. } => coded(S3ErrorCode::EntityTooLarge, message),
+        BodyError::TooSmall { .. } => coded(S3ErrorCode::EntityTooSmall, message),
         BodyError::TimedOut => coded(S3ErrorCode::RequestTimeout, message),
     }
 }
@@ -121,6 +122,7 @@ mod tests {
             (from_body(&BodyError::Malformed { reason: "x".into() }), "InvalidRequest", 400),
             (from_body(&BodyError::ContentSha256), "XAmzContentSHA256Mismatch", 400),
             (from_body(&BodyError::TooLarge { limit: 1 }), "EntityTooLarge", 400),
+            (from_body(&BodyError::TooSmall { minimum: 1 }), "EntityTooSmall", 400),
             (from_body(&BodyError::TimedOut), "RequestTimeout", 400),
             (from_object(ObjectError::ContentMd5 { expected: "a".into(), computed: "b".into() }), "BadDigest", 400),
             (from_object(ObjectError::TooLarge { limit: 5 }), "EntityTooLarge", 400),

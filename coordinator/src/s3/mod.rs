@@ -5,3 +5,4 @@ mod door;
 mod error;
 pub mod operations;
 pub mod server;
+mod wire;

@@ -1,15 +1,16 @@
 //! The S3 listener: connections, TLS, time limits, answers. Touches sockets and the clock.
 //!
 //! Every answer carries a request id; every refusal is S3's XML; a connection whose request was refused before its body
-//! was read is closed by hyper after the answer.
+//! was read is closed after the answer (`wire`). A handler that panics costs its own request only.
 
 use super::door::{
-    Admitted, AuthenticatedRequest, CONNECTIONS_MAX, Door, DoorError, FormReply, HEADER_TIME, RequestBody,
-    SHUTDOWN_TIME, escaped,
+    Admitted, AuthenticatedRequest, CONNECTIONS_MAX, Door, DoorError, FormReply, HEAD_BYTES_MAX, HEADER_TIME,
+    RequestBody, SHUTDOWN_TIME, escaped,
 };
+use super::wire::{Kept, Turn, Wire};
 use crate::metadata::Metadata;
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use http::header::{CONTENT_TYPE, ETAG, HeaderValue, LOCATION, SERVER};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -19,6 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use s3s::service::S3Service;
 use std::convert::Infallible;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -111,16 +113,24 @@ pub async fn serve(
 }
 
 async fn connection<S: AsyncRead + AsyncWrite + Unpin>(stream: S, endpoint: Arc<Endpoint>, stop: CancellationToken) {
+    let turn = Turn::default();
+    let wire = Wire::new(stream, turn.clone());
     let service = service_fn(move |request| {
-        let endpoint = endpoint.clone();
-        async move { Ok::<_, Infallible>(endpoint.answer(request).await) }
+        let (endpoint, turn, answering) = (endpoint.clone(), turn.clone(), turn.begin());
+        async move {
+            let response = endpoint.answer(request).await;
+            if response.status().is_client_error() || response.status().is_server_error() {
+                turn.refuse();
+            }
+            Ok::<_, Infallible>(response.map(|body| Kept::new(body, answering)))
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
+        .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(256 << 10)
-        .pipeline_flush(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(wire), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -134,16 +144,26 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(stream: S, endpoint: Arc<
     }
 }
 
+/// An id for one request, in its answer and in every log line about it.
+pub(super) fn new_request_id() -> String {
+    format!("{:016X}", rand::random::<u64>())
+}
+
 impl Endpoint {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
-        let request_id = format!("{:016X}", rand::random::<u64>());
+        let request_id = new_request_id();
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let span = tracing::info_span!("s3", id = %request_id, %method, path = %path);
-        metrics::gauge!("holdfast_s3_requests_in_flight").increment(1.0);
-        let mut response = self.handle(request, &method, &path, &request_id).instrument(span.clone()).await;
-        metrics::gauge!("holdfast_s3_requests_in_flight").decrement(1.0);
+        let under_way = UnderWay::new();
+        let handled = self.handle(request, &method, &path, &request_id).instrument(span.clone());
+        let mut response = AssertUnwindSafe(handled).catch_unwind().await.unwrap_or_else(|_| {
+            // The panic hook has logged what it was.
+            tracing::error!(parent: &span, "the request's handler panicked");
+            refusal(&broken(), &method, &path, &request_id)
+        });
+        drop(under_way);
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             response.headers_mut().insert("x-amz-request-id", value.clone());
             response.headers_mut().insert("x-amz-id-2", value);
@@ -178,21 +198,38 @@ impl Endpoint {
             }
         };
         match self.service.call(head.map(|()| body)).await {
-            Ok(response) => response.map(|body| {
-                // Small bodies are one piece already, so head and body leave together.
-                body.boxed_unsync()
-            }),
+            // Small bodies are one piece already, so head and body leave together.
+            Ok(response) => response.map(BodyExt::boxed_unsync),
             Err(error) => {
                 tracing::error!(?error, "the S3 service failed");
-                let broken = DoorError::new(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "InternalError",
-                    "We encountered an internal error. Please try again.",
-                );
-                refusal(&broken, method, path, id)
+                refusal(&broken(), method, path, id)
             }
         }
     }
+}
+
+/// Counts a request for as long as it is handled, also when its client goes away.
+struct UnderWay;
+
+impl UnderWay {
+    fn new() -> Self {
+        metrics::gauge!("holdfast_s3_requests_in_flight").increment(1.0);
+        Self
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        metrics::gauge!("holdfast_s3_requests_in_flight").decrement(1.0);
+    }
+}
+
+fn broken() -> DoorError {
+    DoorError::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "InternalError",
+        "We encountered an internal error. Please try again.",
+    )
 }
 
 fn full(bytes: Bytes) -> Body {

@@ -5,7 +5,8 @@
 //! whatever sizes a client declares.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use super::limits::{BODY_IDLE, CHUNK_HEAD_BYTES_MAX, TRAILER_BYTES_MAX};
+use super::limits::{CHUNK_HEAD_BYTES_MAX, TRAILER_BYTES_MAX};
+use super::pace::Pace;
 use super::sigv4::{Seed, hex_sha256, hmac};
 use crate::object_path::{BodyError, BodyStream, TrailerSource};
 use bytes::{Buf, Bytes, BytesMut};
@@ -16,6 +17,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 use subtle::ConstantTimeEq;
 
 const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -47,34 +49,46 @@ impl Payload {
             _ => None,
         }
     }
+
+    /// Whether headers may follow the body.
+    pub(crate) fn has_trailers(&self) -> bool {
+        matches!(self, Self::Chunked { trailer: true, .. })
+    }
 }
 
 /// Where bytes come from: a connection, or in tests a list.
 pub(crate) enum Source {
-    Connection(Incoming),
+    Connection(Incoming, Pace),
     #[cfg(test)]
     List(std::collections::VecDeque<Bytes>),
 }
 
 impl Source {
+    /// The body of a request.
+    pub(crate) fn connection(incoming: Incoming) -> Self {
+        Self::Connection(incoming, Pace::new())
+    }
+
     /// The next piece of the body as framed.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
-        let incoming = match self {
-            Self::Connection(incoming) => incoming,
+        let (incoming, pace) = match self {
+            Self::Connection(incoming, pace) => (incoming, pace),
             #[cfg(test)]
             Self::List(list) => return Ok(list.pop_front()),
         };
         loop {
-            let frame = tokio::time::timeout(BODY_IDLE, incoming.frame()).await.map_err(|_| BodyError::TimedOut)?;
-            match frame {
+            let asked = Instant::now();
+            let frame =
+                tokio::time::timeout(pace.patience(), incoming.frame()).await.map_err(|_| BodyError::TimedOut)?;
+            // HTTP trailers are not part of what was signed.
+            let data = match frame {
                 None => return Ok(None),
                 Some(Err(error)) => return Err(BodyError::Incomplete { reason: error.to_string() }),
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) if data.is_empty() => {}
-                    Ok(data) => return Ok(Some(data)),
-                    // HTTP trailers are not part of what was signed.
-                    Err(_) => {}
-                },
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            };
+            pace.received(data.len(), asked.elapsed());
+            if !data.is_empty() {
+                return Ok(Some(data));
             }
         }
     }
@@ -372,7 +386,13 @@ impl Chunked {
                 return Err(framing("a trailer that x-amz-trailer did not announce"));
             }
             canonical.push_str(&format!("{name}:{value}\n"));
-            self.trailers.0.lock().insert(name, value);
+            if self.trailers.0.lock().insert(name, value).is_some() {
+                return Err(framing("a trailer is given twice"));
+            }
+        }
+        let complete = self.announced.iter().flatten().all(|name| self.trailers.0.lock().contains_key(name));
+        if !complete {
+            return Err(framing("a trailer that x-amz-trailer announced did not come"));
         }
         match &mut self.signer {
             Some(signer) if self.announced.is_some() => signer.check_trailers(&canonical, &signature),
@@ -449,6 +469,44 @@ mod tests {
         }
     }
 
+    /// The example AWS publishes with a trailing checksum.
+    #[test]
+    fn the_published_trailer_example_verifies_and_no_change_does() {
+        let seed =
+            || Seed { signature: "106e2a8a18243abcf37539882f36619c00e2dfc72633413f02d3b74544bfeb8e".into(), ..seed() };
+        let body = |trailers: &str| {
+            let mut body = Vec::new();
+            for (len, signature) in [
+                (65_536, "b474d8862b1487a5145d686f57f013e54db672cee1c953b3010fb58501ef5aa2"),
+                (1_024, "1c1344b170168f8e65b41376b44b20fe354e373826ccbbe2c1d40a8cae51e5c7"),
+            ] {
+                body.extend_from_slice(format!("{len:x};chunk-signature={signature}\r\n").as_bytes());
+                body.extend(std::iter::repeat_n(b'a', len));
+                body.extend_from_slice(b"\r\n");
+            }
+            let last = "2ca2aba2005185cf7159c6277faf83795951dd77a3a99e6e65d5c9f85863f992";
+            body.extend_from_slice(format!("0;chunk-signature={last}\r\n{trailers}\r\n").as_bytes());
+            body
+        };
+        let announced = || Some(vec!["x-amz-checksum-crc32c".to_owned()]);
+        let signature = "d81f82fc3505edab99d459891051a732e8730629a2e4a59689829ca17fe2e435";
+        let good = format!("x-amz-checksum-crc32c:sOO8/Q==\r\nx-amz-trailer-signature:{signature}\r\n");
+        for source in pieces(&body(&good)) {
+            assert!(run(chunked(source, 66_560, Some(seed()), announced(), Trailers::default())).is_ok());
+        }
+        for bad in [
+            good.replace("sOO8", "sOO9"),
+            good.replace("signature:d8", "signature:d9"),
+            "x-amz-checksum-crc32c:sOO8/Q==\r\n".to_owned(),
+            format!("x-amz-trailer-signature:{signature}\r\n"),
+            String::new(),
+        ] {
+            let source = Source::List([Bytes::from(body(&bad))].into());
+            let result = run(chunked(source, 66_560, Some(seed()), announced(), Trailers::default()));
+            assert!(result.is_err(), "{bad}");
+        }
+    }
+
     #[test]
     fn unsigned_chunks_with_trailers() {
         let body = b"5\r\nhello\r\n6\r\n world\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n";
@@ -459,7 +517,7 @@ mod tests {
             assert_eq!(found, b"hello world");
             assert_eq!(trailers.source()("X-Amz-Checksum-Crc32").as_deref(), Some("AAAAAA=="));
         }
-        let table: [(&[u8], u64); 10] = [
+        let table: [(&[u8], u64); 13] = [
             (b"", 0),
             (b"5\r\nhello", 5),
             (b"5\r\nhello\r\n", 5),
@@ -469,7 +527,10 @@ mod tests {
             (b"ffffffffffffffff\r\nhello\r\n0\r\n\r\n", 5),
             (b"5\nhello\r\n0\r\n\r\n", 5),
             (b"5\r\nhello\r\n0\r\nx-amz-other:1\r\n\r\n", 5),
-            (b"5\r\nhello\r\n0\r\n\r\nmore", 5),
+            (b"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\nmore", 5),
+            (b"5\r\nhello\r\n0\r\n\r\n", 5),
+            (b"5\r\nhello\r\n0\r\nx-amz-checksum-crc32:A\r\nx-amz-checksum-crc32:B\r\n\r\n", 5),
+            (b"5\r\nhello\r\n0\r\nx-amz-checksum-crc32\r\n\r\n", 5),
         ];
         for (body, decoded) in table {
             for source in pieces(body) {

@@ -5,14 +5,15 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::body::Source;
+use super::document::body_error;
 use super::error::DoorError;
-use super::limits::{FORM_FIELD_BYTES_MAX, FORM_FIELDS_BYTES_MAX};
+use super::limits::{FORM_FIELD_BYTES_MAX, FORM_FIELDS_BYTES_MAX, FORM_FIELDS_MAX};
 use super::sigv4::{hmac, parse_timestamp, signing_key, split_credential};
 use crate::metadata::Metadata;
 use crate::object_path::{BodyError, BodyStream};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures::{StreamExt, stream};
 use hmac::{Hmac, Mac};
 use holdfast_proto::manifest::AccessKey;
@@ -80,11 +81,14 @@ pub(crate) async fn read(
     Ok(Form { key, signer, bytes_max, bytes_min, file: reader.file(), fields })
 }
 
+/// Whether the content type is that of a form.
+pub(crate) fn is_multipart(content_type: &str) -> bool {
+    let kind = content_type.split_once(';').map_or(content_type, |(kind, _)| kind);
+    kind.trim().eq_ignore_ascii_case("multipart/form-data")
+}
+
 fn boundary(content_type: &str) -> Option<String> {
-    let (kind, rest) = content_type.split_once(';')?;
-    if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
-        return None;
-    }
+    let (_, rest) = content_type.split_once(';')?;
     let value = rest.split(';').find_map(|p| p.trim().strip_prefix("boundary="))?;
     let value = value.trim_matches('"');
     (!value.is_empty() && value.len() <= 70).then(|| value.to_owned())
@@ -183,7 +187,8 @@ fn judge(
                     let (Some(low), Some(high)) = (number(low), number(high)) else {
                         return Err(malformed("content-length-range takes two numbers"));
                     };
-                    range = (low, Some(high));
+                    // All conditions hold: of several ranges what they share.
+                    range = (low.max(range.0), Some(range.1.map_or(high, |before: u64| before.min(high))));
                 }
                 [Value::String(op), Value::String(name), Value::String(expected)] => {
                     let name = name
@@ -209,9 +214,11 @@ fn judge(
             _ => return Err(malformed("Invalid Condition")),
         }
     }
-    for (name, _) in fields {
-        let free = FREE_FIELDS.contains(&name.as_str()) || name.starts_with("x-ignore-");
-        if !free && !covered.contains(name) {
+    // The bucket is named by the address, not by a field; a policy that does not say which is good for none.
+    let named = fields.iter().map(|(name, _)| name.as_str()).chain(["bucket"]);
+    for name in named {
+        let free = FREE_FIELDS.contains(&name) || name.starts_with("x-ignore-");
+        if !free && !covered.iter().any(|c| c == name) {
             return Err(denied(&format!("Extra input fields: {name}")));
         }
     }
@@ -224,6 +231,8 @@ struct Reader {
     buffer: BytesMut,
     /// `\r\n--boundary`.
     delimiter: Vec<u8>,
+    /// Bytes that may still come before the file.
+    budget: usize,
     ended: bool,
 }
 
@@ -231,7 +240,13 @@ impl Reader {
     fn new(source: Source, boundary: &str) -> Self {
         // The first delimiter has no CRLF before it; one is put there.
         let buffer = BytesMut::from(&b"\r\n"[..]);
-        Self { source, buffer, delimiter: format!("\r\n--{boundary}").into_bytes(), ended: false }
+        Self {
+            source,
+            buffer,
+            delimiter: format!("\r\n--{boundary}").into_bytes(),
+            budget: FORM_FIELDS_BYTES_MAX,
+            ended: false,
+        }
     }
 
     async fn fill(&mut self) -> Result<(), BodyError> {
@@ -242,67 +257,82 @@ impl Reader {
         Ok(())
     }
 
-    fn find(&self, needle: &[u8]) -> Option<usize> {
-        self.buffer.windows(needle.len()).position(|w| w == needle)
+    /// Where `needle` is, at or after `from`.
+    fn find(&self, needle: &[u8], from: usize) -> Option<usize> {
+        let rest = self.buffer.get(from..)?;
+        rest.windows(needle.len()).position(|w| w == needle).map(|at| at.saturating_add(from))
     }
 
-    /// Bytes before `needle`, which is consumed too.
-    async fn until(&mut self, needle: &[u8], max: usize) -> Result<BytesMut, DoorError> {
+    /// Bytes before `needle`, which is consumed too. What comes before the file is bounded, each piece and all together.
+    async fn until(&mut self, needle: &[u8]) -> Result<BytesMut, DoorError> {
+        let too_long = || {
+            DoorError::bad(
+                "MaxPostPreDataLengthExceeded",
+                "Your POST request fields preceding the upload file were too large.",
+            )
+        };
+        let mut searched = 0usize;
         loop {
-            if let Some(at) = self.find(needle) {
+            if let Some(at) = self.find(needle, searched) {
+                let used = at.saturating_add(needle.len());
+                self.budget = self.budget.checked_sub(used).ok_or_else(too_long)?;
                 let found = self.buffer.split_to(at);
-                let _ = self.buffer.split_to(needle.len());
-                return Ok(found);
+                self.buffer.advance(needle.len());
+                return if found.len() > FORM_FIELD_BYTES_MAX { Err(too_long()) } else { Ok(found) };
             }
-            if self.buffer.len() > max {
-                return Err(DoorError::bad(
-                    "MaxPostPreDataLengthExceeded",
-                    "Your POST request fields preceding the upload file were too large.",
-                ));
+            if self.buffer.len() > FORM_FIELD_BYTES_MAX.min(self.budget) {
+                return Err(too_long());
             }
             if self.ended {
                 return Err(bad("The body of your POST request is not well-formed multipart/form-data."));
             }
-            self.fill().await.map_err(|e| DoorError::bad("IncompleteBody", e.to_string()))?;
+            // Only a beginning of the needle at the end needs to be looked at again.
+            searched = self.buffer.len().saturating_sub(needle.len());
+            self.fill().await.map_err(body_error)?;
         }
     }
 
     /// All fields before the file, and the file's name.
     async fn fields(&mut self) -> Result<(Vec<(String, String)>, String), DoorError> {
         let delimiter = self.delimiter.clone();
-        let mut fields = Vec::new();
-        let mut total = 0usize;
-        self.until(&delimiter, FORM_FIELD_BYTES_MAX).await?;
-        loop {
-            let rest = self.until(b"\r\n", FORM_FIELD_BYTES_MAX).await?;
+        let mut fields: Vec<(String, String)> = Vec::new();
+        self.until(&delimiter).await?;
+        while fields.len() <= FORM_FIELDS_MAX {
+            let rest = self.until(b"\r\n").await?;
             if rest.starts_with(b"--") {
                 return Err(DoorError::bad("InvalidArgument", "POST requires exactly one file upload per request."));
             }
-            let mut disposition = String::new();
-            loop {
-                let line = self.until(b"\r\n", FORM_FIELD_BYTES_MAX).await?;
-                if line.is_empty() {
-                    break;
-                }
-                let line = String::from_utf8_lossy(&line).into_owned();
-                if line.to_ascii_lowercase().starts_with("content-disposition:") {
-                    disposition = line;
-                }
-            }
+            let disposition = self.disposition().await?;
             let name = parameter(&disposition, "name").ok_or_else(|| bad("A form field has no name"))?.to_lowercase();
             if name == "file" {
                 return Ok((fields, parameter(&disposition, "filename").unwrap_or_default()));
             }
-            let value = self.until(&delimiter, FORM_FIELD_BYTES_MAX).await?;
-            total = total.saturating_add(name.len()).saturating_add(value.len());
-            if total > FORM_FIELDS_BYTES_MAX {
+            let value = self.until(&delimiter).await?;
+            let value = String::from_utf8(value.to_vec()).map_err(|_| bad("A form field is not UTF-8"))?;
+            // The policy would be held against one of them, and the other be used.
+            if field(&fields, &name).is_some() {
                 return Err(DoorError::bad(
-                    "MaxPostPreDataLengthExceeded",
-                    "Your POST request fields preceding the upload file were too large.",
+                    "InvalidArgument",
+                    format!("The form field {name} is given more than once"),
                 ));
             }
-            let value = String::from_utf8(value.to_vec()).map_err(|_| bad("A form field is not UTF-8"))?;
             fields.push((name, value));
+        }
+        Err(bad("The form has too many fields"))
+    }
+
+    /// The headers of one field, of which only the disposition matters.
+    async fn disposition(&mut self) -> Result<String, DoorError> {
+        let mut disposition = String::new();
+        loop {
+            let line = self.until(b"\r\n").await?;
+            if line.is_empty() {
+                return Ok(disposition);
+            }
+            let line = String::from_utf8_lossy(&line).into_owned();
+            if line.to_ascii_lowercase().starts_with("content-disposition:") {
+                disposition = line;
+            }
         }
     }
 
@@ -321,7 +351,7 @@ impl Reader {
 
     async fn next_of_file(&mut self) -> Result<Option<(Bytes, bool)>, BodyError> {
         loop {
-            if let Some(at) = self.find(&self.delimiter) {
+            if let Some(at) = self.find(&self.delimiter, 0) {
                 let bytes = self.buffer.split_to(at).freeze();
                 return Ok((!bytes.is_empty()).then_some((bytes, true)));
             }
@@ -373,6 +403,10 @@ mod tests {
         );
         let sent = fields(&[("key", "up/x"), ("acl", "private"), ("policy", "p"), ("x-ignore-me", "1")]);
         assert_eq!(judge(&good, &sent, "up/x", "b", 1_700_000_000).unwrap(), (1, Some(10)));
+        let ranges = policy(
+            r#"[{"bucket":"b"},["starts-with","$key",""],["content-length-range",1,10],["content-length-range",0,99]]"#,
+        );
+        assert_eq!(judge(&ranges, &fields(&[("key", "k")]), "k", "b", 1).unwrap(), (1, Some(10)));
         let table = [
             (judge(&good, &sent, "up/x", "other", 1), "AccessDenied"),
             (judge(&good, &sent, "down/x", "b", 1), "AccessDenied"),
@@ -385,6 +419,7 @@ mod tests {
             (judge(&policy(r#"[{"a":"1","b":"2"}]"#), &sent, "k", "b", 1), "InvalidPolicyDocument"),
             (judge(&policy(r#"[["about","$key","x"]]"#), &sent, "k", "b", 1), "InvalidPolicyDocument"),
             (judge(&BASE64.encode("{}"), &sent, "k", "b", 1), "InvalidPolicyDocument"),
+            (judge(&policy(r#"[["starts-with","$key",""],{"acl":"private"}]"#), &sent, "k", "b", 1), "AccessDenied"),
         ];
         for (i, (result, code)) in table.into_iter().enumerate() {
             assert_eq!(result.unwrap_err().code, code, "case {i}");
@@ -408,6 +443,37 @@ mod tests {
                 }
                 assert_eq!(all, b"line\r\n--not\r\n", "pieces of {size}");
             });
+        }
+    }
+
+    #[test]
+    fn what_comes_before_the_file_is_bounded() {
+        let part = |headers: &str, value: &str| format!("--B\r\n{headers}\r\n\r\n{value}\r\n");
+        let named = |name: &str| format!("Content-Disposition: form-data; name=\"{name}\"");
+        let endless = format!("X: {}\r\n", "y".repeat(1000)).repeat(1000);
+        let table = [
+            (part(&named("a"), "1") + &part(&named("A"), "2") + "--B--\r\n", "InvalidArgument"),
+            ((0..1000).map(|i| part(&named(&i.to_string()), "")).collect(), "MalformedPOSTRequest"),
+            (part(&named(""), "").repeat(3), "InvalidArgument"),
+            (part(&named("a"), &"v".repeat(70 << 10)), "MaxPostPreDataLengthExceeded"),
+            (format!("--B\r\n{endless}"), "MaxPostPreDataLengthExceeded"),
+            (
+                (0..9).map(|i| part(&named(&i.to_string()), &"v".repeat(60 << 10))).collect(),
+                "MaxPostPreDataLengthExceeded",
+            ),
+            ("x".repeat(1 << 20), "MaxPostPreDataLengthExceeded"),
+            (part("X: y", "1"), "MalformedPOSTRequest"),
+            (part(&named("a"), "1") + "--B--\r\n", "InvalidArgument"),
+            ("--B\r\nContent-".to_owned(), "MalformedPOSTRequest"),
+            (String::new(), "MalformedPOSTRequest"),
+        ];
+        for (i, (text, code)) in table.into_iter().enumerate() {
+            for size in [1000, 1 << 20] {
+                let source = Source::List(text.as_bytes().chunks(size).map(Bytes::copy_from_slice).collect());
+                let mut reader = Reader::new(source, "B");
+                let found = futures::executor::block_on(reader.fields());
+                assert_eq!(found.unwrap_err().code, code, "case {i}, pieces of {size}");
+            }
         }
     }
 }

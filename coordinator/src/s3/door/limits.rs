@@ -12,8 +12,17 @@ pub(crate) const KEY_BYTES_MAX: usize = 1024;
 pub(crate) const TARGET_BYTES_MAX: usize = 16 << 10;
 /// Time a client has to send the head of a request.
 pub(crate) const HEADER_TIME: Duration = Duration::from_secs(20);
-/// Time between two pieces of a body.
+/// Time between two pieces of a body (see `pace`).
 pub(crate) const BODY_IDLE: Duration = Duration::from_secs(60);
+/// Time in which a client must take some of an answer: one that stops reading does not keep its buffers.
+pub(crate) const WRITE_IDLE: Duration = Duration::from_secs(60);
+/// Time that a refused client has to read the answer while what it still sends is thrown away. Closing at once would
+/// make its kernel drop the answer.
+pub(crate) const LINGER: Duration = Duration::from_secs(5);
+/// Head of a request: the longest target, and as much of other headers (S3 takes 8 KiB of them).
+pub(crate) const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Headers a signature may name; a request has fewer.
+pub(crate) const SIGNED_HEADERS_MAX: usize = 128;
 /// Clock difference that signatures may have (S3: 15 minutes).
 pub(crate) const CLOCK_SKEW_SECONDS: u64 = 15 * 60;
 /// Longest life of a presigned URL (S3: 7 days).
@@ -24,7 +33,9 @@ pub(crate) const CHUNK_HEAD_BYTES_MAX: usize = 1024;
 pub(crate) const TRAILER_BYTES_MAX: usize = 8 << 10;
 /// One field of a POST form that is not the file; the policy is the largest.
 pub(crate) const FORM_FIELD_BYTES_MAX: usize = 64 << 10;
-/// All fields of a POST form before the file.
+/// Fields of a POST form.
+pub(crate) const FORM_FIELDS_MAX: usize = 256;
+/// All bytes of a POST form before its file, the form's own lines included.
 pub(crate) const FORM_FIELDS_BYTES_MAX: usize = 256 << 10;
 /// Connections at once; further ones wait in the listen queue.
 pub(crate) const CONNECTIONS_MAX: usize = 4096;

@@ -4,12 +4,12 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::error::DoorError;
-use super::limits::{CLOCK_SKEW_SECONDS, PRESIGN_SECONDS_MAX};
+use super::limits::{CLOCK_SKEW_SECONDS, PRESIGN_SECONDS_MAX, SIGNED_HEADERS_MAX};
 use super::path::{canonical_path, encode_value};
 use hmac::{Hmac, Mac};
 use http::{HeaderMap, StatusCode};
 use sha2::{Digest, Sha256};
-use std::fmt::Write;
+use std::collections::BTreeSet;
 use subtle::ConstantTimeEq;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
@@ -144,7 +144,7 @@ fn header_claim(parts: &Parts<'_>) -> Result<Claim, DoorError> {
         access_key,
         scope_date,
         region,
-        signed_headers: signed.split(';').map(str::to_owned).collect(),
+        signed_headers: names(signed).ok_or_else(|| malformed("SignedHeaders names too many headers, or one twice"))?,
         signature: signature.to_owned(),
         timestamp,
         expires: None,
@@ -203,12 +203,22 @@ fn query_claim(parts: &Parts<'_>) -> Result<Claim, DoorError> {
         access_key,
         scope_date,
         region,
-        signed_headers: need("X-Amz-SignedHeaders")?.split(';').map(str::to_owned).collect(),
+        signed_headers: names(need("X-Amz-SignedHeaders")?)
+            .ok_or_else(|| query_malformed("X-Amz-SignedHeaders names too many headers, or one twice"))?,
         signature: need("X-Amz-Signature")?.to_owned(),
         timestamp: need("X-Amz-Date")?.to_owned(),
         expires: Some(expires),
         payload: payload.unwrap_or("UNSIGNED-PAYLOAD").to_owned(),
     })
+}
+
+/// The names in `SignedHeaders`; `None` for more than a request can have, or one twice: each is copied into what is
+/// hashed, so repeating a long header would cost memory before the signature is known to hold.
+fn names(list: &str) -> Option<Vec<String>> {
+    let mut seen = BTreeSet::new();
+    let names: Vec<&str> = list.split(';').take(SIGNED_HEADERS_MAX.saturating_add(1)).collect();
+    let good = names.len() <= SIGNED_HEADERS_MAX && names.iter().all(|name| seen.insert(*name));
+    good.then(|| names.into_iter().map(str::to_owned).collect())
 }
 
 /// Access key, date and region of a credential of our service. Access keys may hold slashes; the scope may not.
@@ -293,7 +303,7 @@ impl Claim {
         // Clients encode keys in their own ways; S3 signs the path as sent. Both readings mean the same key.
         for path in [canonical.as_str(), raw_without_query] {
             let request = self.canonical_request(parts, path);
-            let to_sign = format!("{ALGORITHM}\n{}\n{scope}\n{}", self.timestamp, hex_sha256(request.as_bytes()));
+            let to_sign = format!("{ALGORITHM}\n{}\n{scope}\n{}", self.timestamp, hex_sha256(&request));
             let expected = hex::encode(hmac(&key, to_sign.as_bytes()));
             if bool::from(expected.as_bytes().ct_eq(self.signature.as_bytes())) {
                 return Ok(Seed { key, timestamp: self.timestamp.clone(), scope, signature: expected });
@@ -302,7 +312,8 @@ impl Claim {
         Err(mismatch())
     }
 
-    fn canonical_request(&self, parts: &Parts<'_>, path: &str) -> String {
+    /// Bytes, not text: header values that are not UTF-8 are signed as they are.
+    fn canonical_request(&self, parts: &Parts<'_>, path: &str) -> Vec<u8> {
         let mut query: Vec<(String, String)> = parts
             .query
             .iter()
@@ -311,30 +322,24 @@ impl Claim {
             .collect();
         query.sort();
         let query: Vec<String> = query.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let mut headers = String::new();
+        let mut out = format!("{}\n{path}\n{}\n", parts.method, query.join("&")).into_bytes();
         for name in &self.signed_headers {
-            let values: Vec<String> = parts
-                .headers
-                .get_all(name.as_str())
-                .iter()
-                .map(|v| collapsed(&String::from_utf8_lossy(v.as_bytes())))
-                .collect();
-            // Writing to a string cannot fail.
-            let _ = writeln!(headers, "{name}:{}", values.join(","));
+            let values: Vec<Vec<u8>> =
+                parts.headers.get_all(name.as_str()).iter().map(|v| collapsed(v.as_bytes())).collect();
+            out.extend_from_slice(name.as_bytes());
+            out.push(b':');
+            out.extend_from_slice(&values.join(&b','));
+            out.push(b'\n');
         }
-        format!(
-            "{}\n{path}\n{}\n{headers}\n{}\n{}",
-            parts.method,
-            query.join("&"),
-            self.signed_headers.join(";"),
-            self.payload
-        )
+        out.extend_from_slice(format!("\n{}\n{}", self.signed_headers.join(";"), self.payload).as_bytes());
+        out
     }
 }
 
 /// Trimmed, runs of spaces made one.
-fn collapsed(value: &str) -> String {
-    value.split(' ').filter(|p| !p.is_empty()).collect::<Vec<_>>().join(" ").trim().to_owned()
+fn collapsed(value: &[u8]) -> Vec<u8> {
+    let words: Vec<&[u8]> = value.trim_ascii().split(|byte| *byte == b' ').filter(|word| !word.is_empty()).collect();
+    words.join(&b' ')
 }
 
 /// HMAC-SHA256.
@@ -444,6 +449,29 @@ mod tests {
     }
 
     #[test]
+    fn values_are_signed_byte_by_byte() {
+        assert_eq!(collapsed(b"  a   b\t "), b"a b");
+        let claim = |value: &[u8]| {
+            let mut headers = headers(&[("host", "h")]);
+            headers.insert("x-amz-meta-a", HeaderValue::from_bytes(value).unwrap());
+            let parts = Parts { method: "GET", raw_path: "/", path: "/", query: &[], headers: &headers };
+            let claim = Claim {
+                access_key: "a".into(),
+                scope_date: "20130524".into(),
+                region: "us-east-1".into(),
+                signed_headers: vec!["host".into(), "x-amz-meta-a".into()],
+                signature: String::new(),
+                timestamp: "20130524T000000Z".into(),
+                expires: None,
+                payload: EMPTY.into(),
+            };
+            claim.canonical_request(&parts, "/")
+        };
+        assert_ne!(claim(b"\xff"), claim(b"\xfe"), "bytes that are not UTF-8 must not all sign the same");
+        assert_eq!(claim(b"a  b"), claim(b" a b"));
+    }
+
+    #[test]
     fn what_is_not_signed_or_not_ours_is_refused() {
         let table: Vec<(&str, HeaderMap, u64, &str)> = vec![
             ("/test.txt", get_object(&[("x-amz-acl", "public-read")]), DAY, "AccessDenied"),
@@ -478,6 +506,14 @@ mod tests {
             let auth = changed.get("authorization").unwrap().to_str().unwrap().replacen(from, to, 1);
             changed.insert("authorization", HeaderValue::from_str(&auth).unwrap());
             assert_eq!(judge("GET", "/test.txt", &changed, DAY).unwrap_err().code, code, "{from} -> {to}");
+        }
+        let many: Vec<String> = (0..200).map(|i| format!("a{i}")).collect();
+        for names in ["host;host", &many.join(";")] {
+            let list = [("host", "h"), ("x-amz-date", "20130524T000000Z"), ("x-amz-content-sha256", EMPTY)];
+            let mut repeated = headers(&list);
+            repeated.insert("authorization", HeaderValue::from_str(&authorization(names, "0")).unwrap());
+            let error = judge("GET", "/x", &repeated, DAY).unwrap_err();
+            assert_eq!(error.code, "AuthorizationHeaderMalformed", "{names}");
         }
         let eight_days = "/test.txt?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=A%2F20130524%2Fus-east-1%2Fs3%2Faws4_request&X-Amz-Date=20130524T000000Z&X-Amz-Expires=691200&X-Amz-SignedHeaders=host&X-Amz-Signature=0";
         let error = judge("GET", eight_days, &headers(&[("host", "h")]), DAY).unwrap_err();
