@@ -39,11 +39,12 @@ format: setup
 clippy: setup
 	cargo clippy --workspace --all-targets -- -D warnings
 
+# All three select the whole workspace: another selection would unite other features and compile dependencies twice.
 unit: setup
-	cargo test --workspace --exclude holdfast-tests
+	cargo test --workspace --lib --bins
 
 e2e: build setup-clients
-	cargo test -p holdfast-tests -- --test-threads=2
+	cargo test --workspace --test '*' -- --test-threads=2
 
 demo: build setup-clients
 	scripts/demo

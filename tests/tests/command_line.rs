@@ -95,7 +95,12 @@ fn mistakes_get_one_clear_line_with_the_nearest_name() {
     assert!(describe(&key).contains("s3_listen"), "{}", describe(&key));
     let scheme = run(&["server", "--data-dir", &data.display().to_string(), "--scheme", "9+9"]);
     assert!(!scheme.status.success(), "18 backends are not there");
-    let unreachable = run(&["status", "--admin", &format!("http://{}", free_address())]);
+    let unreachable = Command::new(holdfast_binary())
+        .args(["status", "--admin", &format!("http://{}", free_address())])
+        .env("HOLDFAST_ACCESS_KEY_ID", ACCESS_KEY)
+        .env("HOLDFAST_SECRET_ACCESS_KEY", "whatever-it-is")
+        .output()
+        .unwrap();
     assert_eq!(unreachable.status.code(), Some(7), "{}", describe(&unreachable));
 }
 
