@@ -61,7 +61,7 @@ impl Story {
     /// Plans the fault; when the power goes, the index is set aside as it is in that moment.
     fn inject(&self, injected: Option<Injected>) {
         let (from, to) = (self.place.path().join(INDEX_NAME), self.place.path().join("index.at-cut"));
-        self.disk.inject(injected, move || copy_directory(&from, &to));
+        self.disk.inject(injected, move || copy_index(&from, &to));
     }
 
     /// Ends this backend by a power cut, if it has not come yet, and opens the next on what is left.
@@ -197,14 +197,38 @@ fn temporary() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-fn copy_directory(from: &Path, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_name() != "LOCK" {
-            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+/// An image of an index in use, as a power cut in some one moment might leave it. RocksDB's tables are whole and synced
+/// before its manifest names them and never change; the manifest grows with every change of what it names. So where no
+/// name came or went and the manifest did not grow while all was copied, the image is what was there all that time. It
+/// is not a checkpoint of RocksDB's: that would flush what the cut must lose.
+fn copy_index(from: &Path, to: &Path) {
+    for _ in 0..1_000 {
+        let _ = std::fs::remove_dir_all(to);
+        std::fs::create_dir(to).unwrap();
+        let before = state_of(from);
+        let is_copied = before.keys().filter(|name| *name != "LOCK").all(|name| {
+            let (source, target) = (from.join(name), to.join(name));
+            let is_table = name.ends_with(".sst");
+            let done =
+                if is_table { std::fs::hard_link(source, target) } else { std::fs::copy(source, target).map(drop) };
+            done.is_ok() // else a compaction or a flush has just taken it away
+        });
+        if is_copied && state_of(from) == before {
+            return;
         }
     }
+    panic!("the index never held still");
+}
+
+/// The names there, and the length of the manifest.
+fn state_of(directory: &Path) -> BTreeMap<String, Option<u64>> {
+    let entries = std::fs::read_dir(directory).unwrap().filter_map(Result::ok);
+    let state = entries.map(|entry| {
+        let name = entry.file_name().into_string().unwrap();
+        let is_manifest = name.starts_with("MANIFEST");
+        (name, if is_manifest { entry.metadata().ok().map(|found| found.len()) } else { None })
+    });
+    state.collect()
 }
 
 /// Power cuts at random moments, several in a row on the same data.
