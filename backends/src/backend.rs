@@ -30,6 +30,7 @@ pub trait Backend: Send + Sync + 'static {
     async fn stat(&self, shard: ShardId) -> Result<Option<ShardStat>, ShardError>;
 
     /// Frees shards; one that is not there is fine. After a crash a shard freed shortly before may be back, whole.
+    /// `Full` if there is not even room to note it.
     async fn delete(&self, shards: Vec<ShardId>) -> Result<(), ShardError>;
 
     /// Up to `limit` shards of `pg` after `after` in id order, without quarantined ones.

@@ -29,8 +29,8 @@ pub(crate) enum State {
     Open {
         backend: Arc<dyn Backend>,
         location: Location,
-        /// A status asked for and not answered yet, and since when.
-        asked: Option<(JoinHandle<BackendStatus>, Instant)>,
+        /// A status asked for and not answered yet.
+        asked: Option<Asked>,
         last: Option<BackendStatus>,
     },
     /// Being opened and brought up to date in a thread of its own.
@@ -39,6 +39,20 @@ pub(crate) enum State {
     Closing { work: Option<JoinHandle<()>>, why: Closed, location: Location },
     /// Not there, or not usable.
     Closed { why: Closed, retry_at: Instant },
+}
+
+/// A question on its way. It stays noted while a probe waits for the answer, so that silence shows all the time.
+pub(crate) struct Asked {
+    pub(crate) work: Option<JoinHandle<BackendStatus>>,
+    pub(crate) since: Instant,
+}
+
+impl Asked {
+    /// Why the backend has failed, if it has been silent for too long.
+    fn silence(&self) -> Option<String> {
+        let seconds = self.since.elapsed();
+        (seconds > SILENCE_MAX).then(|| format!("it has not answered for {} s", seconds.as_secs()))
+    }
 }
 
 /// One configured backend.
@@ -59,12 +73,23 @@ impl Attachment {
         Self::new(spec, location, State::Closed { why, retry_at: Instant::now() })
     }
 
-    /// The open backend, or why there is none.
+    /// The open backend, or why there is none to be used. One that is silent gets no more work: callers would only
+    /// gather before it.
     pub(crate) fn backend(&self) -> Result<Arc<dyn Backend>, String> {
         match &self.state {
-            State::Open { backend, .. } => Ok(backend.clone()),
+            State::Open { backend, asked, .. } => {
+                asked.as_ref().and_then(Asked::silence).map_or_else(|| Ok(backend.clone()), Err)
+            }
             State::Opening { .. } => Err("it is being opened".to_owned()),
             State::Closing { why, .. } | State::Closed { why, .. } => Err(why.reason.clone()),
+        }
+    }
+
+    /// The backend, if it is open, silent or not.
+    pub(crate) fn open_backend(&self) -> Option<Arc<dyn Backend>> {
+        match &self.state {
+            State::Open { backend, .. } => Some(backend.clone()),
+            _ => None,
         }
     }
 
@@ -120,14 +145,14 @@ impl Attachment {
     /// As it is now, without asking.
     pub(crate) fn status(&self) -> BackendStatus {
         let (health, reason) = match &self.state {
-            State::Open { asked: Some((_, since)), .. } if since.elapsed() > SILENCE_MAX => {
-                (BackendHealth::Failed, format!("it has not answered for {} s", since.elapsed().as_secs()))
-            }
-            State::Open { last: Some(last), location, .. } => {
-                let (name, location) = (self.spec.name.clone(), location.to_string());
-                return BackendStatus { name, location, ..last.clone() };
-            }
-            State::Open { last: None, .. } => (BackendHealth::Online, String::new()),
+            State::Open { asked, last, location, .. } => match (asked.as_ref().and_then(Asked::silence), last) {
+                (Some(silence), _) => (BackendHealth::Failed, silence),
+                (None, Some(last)) => {
+                    let (name, location) = (self.spec.name.clone(), location.to_string());
+                    return BackendStatus { name, location, ..last.clone() };
+                }
+                (None, None) => (BackendHealth::Online, String::new()),
+            },
             State::Opening { .. } => (BackendHealth::Missing, "it is being opened".to_owned()),
             State::Closing { why, .. } | State::Closed { why, .. } => (why.health, why.reason.clone()),
         };
@@ -143,6 +168,31 @@ impl Attachment {
             used_bytes: 0,
             shard_count: 0,
             scrubbed_ms: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_backends::MemoryBackend;
+    use holdfast_proto::{BackendId, ClusterId};
+
+    #[test]
+    fn a_silent_backend_gets_no_more_work_and_says_why_even_while_it_is_being_waited_for() {
+        let id = BackendId([1; 16]);
+        let spec = BackendSpec { id, name: "d1".to_owned(), location: "disk:/d1".to_owned() };
+        let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new(ClusterId([2; 16]), id, 1 << 20));
+        let location: Location = "disk:/d1".parse().unwrap();
+        for (silent_for, is_silent) in [(Duration::ZERO, false), (SILENCE_MAX * 2, true)] {
+            let since = Instant::now().checked_sub(silent_for).unwrap();
+            let asked = Some(Asked { work: None, since });
+            let state = State::Open { backend: backend.clone(), location: location.clone(), asked, last: None };
+            let attachment = Attachment::new(spec.clone(), Some(location.clone()), state);
+            assert_eq!(attachment.backend().is_err(), is_silent);
+            let expected = if is_silent { BackendHealth::Failed } else { BackendHealth::Online };
+            assert_eq!(attachment.status().health, expected);
+            assert!(attachment.open_backend().is_some(), "it can still be closed");
         }
     }
 }

@@ -21,6 +21,8 @@ use tokio::task::JoinHandle;
 const PROBE_REST: Duration = Duration::from_millis(100);
 /// A backend that is removed or shut down is waited for so long; then it is left to end by itself.
 const CLOSE_WAIT: Duration = Duration::from_secs(30);
+/// Making a directory and an empty index takes milliseconds, on a busy rotating disk a second.
+const ADD_WAIT: Duration = Duration::from_secs(30);
 
 /// A backend as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +109,7 @@ impl LocalNode {
         let _no_more_probes = self.inner.probing.lock().await;
         let mut open = Vec::new();
         for attachment in self.inner.attachments.lock().values_mut() {
-            open.extend(attachment.backend().ok());
+            open.extend(attachment.open_backend());
             attachment.close(Closed::missing("this node has shut down"));
         }
         join_all(open.iter().map(|backend| close(backend.clone()))).await;
@@ -239,8 +241,11 @@ impl NodeClient for LocalNode {
             opener::open(&at, cluster, id, options)
                 .map_err(|closed| ShardError::Unavailable { backend: id, reason: closed.reason })
         });
-        let made = making.await.map_err(|error| ShardError::Unavailable { backend: id, reason: error.to_string() })?;
-        let backend = made?;
+        // A place that does not answer must not keep all the others from being watched.
+        let unavailable = |reason: String| ShardError::Unavailable { backend: id, reason };
+        let made = tokio::time::timeout(ADD_WAIT, making).await;
+        let made = made.map_err(|_| unavailable(format!("{parsed} does not answer")))?;
+        let backend = made.map_err(|error| unavailable(error.to_string()))??;
         let spec = BackendSpec { id, name: name.to_owned(), location: parsed.to_string() };
         let status = BackendStatus { name: name.to_owned(), ..backend.status().await };
         let state = State::Open { backend, location: parsed.clone(), asked: None, last: Some(status.clone()) };
@@ -252,7 +257,7 @@ impl NodeClient for LocalNode {
     async fn remove_backend(&self, backend: BackendId) -> Result<(), ShardError> {
         let _no_probes = self.inner.probing.lock().await;
         let removed = self.inner.attachments.lock().remove(&backend).ok_or(ShardError::NoSuchBackend { backend })?;
-        if let Ok(open) = removed.backend() {
+        if let Some(open) = removed.open_backend() {
             close(open).await;
         }
         Ok(())

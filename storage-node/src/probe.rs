@@ -4,7 +4,7 @@
 //! Touches directories and spawns threads for what blocks. One round at a time; a round waits only a short while for
 //! any backend, however stuck.
 
-use crate::attachment::{Attachment, Opened, State};
+use crate::attachment::{Asked, Attachment, Opened, State};
 use crate::local_node::Inner;
 use crate::location::Location;
 use crate::matching::{Match, Wanted, match_backends};
@@ -25,7 +25,7 @@ const IDENTIFY_WAIT: Duration = Duration::from_secs(2);
 
 /// Work on its way, to be waited for outside of the lock.
 enum Pending {
-    Status(JoinHandle<BackendStatus>, Instant),
+    Status(JoinHandle<BackendStatus>),
     Opening(JoinHandle<Opened>, Location),
     Closing(JoinHandle<()>, Closed),
 }
@@ -53,9 +53,11 @@ async fn settle(inner: &Arc<Inner>, opening_wait: Duration) {
     let waits = pending.into_iter().map(|(id, pending)| async move { (id, wait(pending, opening_wait).await) });
     for (id, outcome) in join_all(waits).await {
         let mut attachments = inner.attachments.lock();
-        // One that was removed meanwhile is closed by its last owner.
-        if let Some(attachment) = attachments.get_mut(&id) {
-            put_back(attachment, outcome);
+        match (attachments.get_mut(&id), outcome) {
+            (Some(attachment), outcome) => put_back(attachment, outcome),
+            // Removed meanwhile, or the node has shut down. Dropping it would close it here, blocking.
+            (None, Outcome::Opened(Ok(backend), _)) => drop(tokio::spawn(async move { backend.close().await })),
+            (None, _) => {}
         }
     }
 }
@@ -64,8 +66,8 @@ async fn settle(inner: &Arc<Inner>, opening_wait: Duration) {
 fn take_pending(attachment: &mut Attachment) -> Option<Pending> {
     match &mut attachment.state {
         State::Open { backend, asked, .. } => {
-            let (work, since) = asked.take().unwrap_or_else(|| (ask(backend.clone()), Instant::now()));
-            Some(Pending::Status(work, since))
+            let begin = || Asked { work: Some(ask(backend.clone())), since: Instant::now() };
+            Some(Pending::Status(asked.get_or_insert_with(begin).work.take()?))
         }
         State::Opening { work, location } => Some(Pending::Opening(work.take()?, location.clone())),
         State::Closing { work, why, .. } => Some(Pending::Closing(work.take()?, why.clone())),
@@ -82,7 +84,7 @@ enum Outcome {
     Status(BackendStatus),
     /// The task that asked is gone: a bug in the backend.
     NoStatus,
-    StillAsking(JoinHandle<BackendStatus>, Instant),
+    StillAsking(JoinHandle<BackendStatus>),
     Opened(Opened, Location),
     StillOpening(JoinHandle<Opened>),
     LetGo(Closed),
@@ -91,10 +93,10 @@ enum Outcome {
 
 async fn wait(pending: Pending, opening_wait: Duration) -> Outcome {
     match pending {
-        Pending::Status(mut work, since) => match tokio::time::timeout(ANSWER_WAIT, &mut work).await {
+        Pending::Status(mut work) => match tokio::time::timeout(ANSWER_WAIT, &mut work).await {
             Ok(Ok(status)) => Outcome::Status(status),
             Ok(Err(_)) => Outcome::NoStatus,
-            Err(_) => Outcome::StillAsking(work, since),
+            Err(_) => Outcome::StillAsking(work),
         },
         Pending::Opening(mut work, location) => match tokio::time::timeout(opening_wait, &mut work).await {
             Ok(Ok(opened)) => Outcome::Opened(opened, location),
@@ -114,15 +116,20 @@ async fn wait(pending: Pending, opening_wait: Duration) -> Outcome {
 fn put_back(attachment: &mut Attachment, outcome: Outcome) {
     match outcome {
         Outcome::Status(status) if status.health.can_read() => {
-            if let State::Open { last, .. } = &mut attachment.state {
+            if let State::Open { last, asked, .. } = &mut attachment.state {
                 *last = Some(status);
+                *asked = None;
             }
         }
         Outcome::Status(status) => let_go(attachment, Closed { health: status.health, reason: status.reason }),
-        Outcome::NoStatus => {}
-        Outcome::StillAsking(work, since) => {
+        Outcome::NoStatus => {
             if let State::Open { asked, .. } = &mut attachment.state {
-                *asked = Some((work, since));
+                *asked = None;
+            }
+        }
+        Outcome::StillAsking(still) => {
+            if let State::Open { asked: Some(asked), .. } = &mut attachment.state {
+                asked.work = Some(still);
             }
         }
         Outcome::Opened(Ok(backend), location) => attachment.opened(backend, location),

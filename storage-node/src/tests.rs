@@ -115,6 +115,54 @@ async fn a_removed_directory_is_missing_and_one_put_back_is_used_again() {
     assert!(matches!(read(&node, id(1), shard(1)).await, Err(ShardError::Unavailable { .. })));
 }
 
+/// Extents stay open and writable when their names are gone; what is written there then is lost at the next close.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_acknowledged_into_a_directory_that_was_deleted_moved_or_replaced() {
+    for change in ["deleted", "moved", "replaced"] {
+        let place = Place::new(2);
+        // Probed so seldom that only the writes themselves can notice.
+        let options = LocalNodeOptions { probe_period: Duration::from_secs(3600), ..LocalNodeOptions::default() };
+        let node = LocalNode::open(CLUSTER, place.specs.clone(), options).await;
+        let writing = tokio::spawn({
+            let node = node.clone();
+            async move {
+                let mut begun = Instant::now();
+                // As long as they are acknowledged; tells when the last of those was begun.
+                for n in 0.. {
+                    let now = Instant::now();
+                    match put(&node, id(1), shard(n % 100)).await {
+                        Ok(()) => begun = now,
+                        Err(error) => return (begun, error),
+                    }
+                    assert!(now.elapsed() < LIMIT, "still acknowledged");
+                }
+                unreachable!("an endless loop")
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let d1 = place.path("d1");
+        match change {
+            "deleted" => std::fs::remove_dir_all(&d1).unwrap(),
+            "moved" => std::fs::rename(&d1, place.path("away")).unwrap(),
+            _ => {
+                std::fs::rename(&d1, place.path("away")).unwrap();
+                std::fs::create_dir(&d1).unwrap();
+            }
+        }
+        let changed = Instant::now();
+        let (last_begun, error) = tokio::time::timeout(LIMIT, writing).await.unwrap().unwrap();
+        assert!(last_begun <= changed, "{change}: acknowledged afterwards; in the end {error}");
+        // The refused write asked for a probe. Which state it meets depends on how far the removal had come.
+        assert!(put(&node, id(1), shard(1)).await.is_err());
+        while node.inspect(id(1)).unwrap().health.can_read() {
+            assert!(changed.elapsed() < LIMIT, "{change}: {:?}", node.inspect(id(1)));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        put(&node, id(2), shard(2)).await.unwrap();
+        node.shutdown().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_whose_directory_was_deleted_is_made_anew_in_the_same_place() {
     let place = Place::new(2);

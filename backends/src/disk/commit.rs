@@ -1,7 +1,7 @@
 //! Group commit: one thread syncs for all records finished while it did the sync before.
 //!
-//! Invariant: a finish is answered only after its bytes were synced, its extent still had a name, and the index knows
-//! it. A sync that fails is never tried again; it ends writing to the backend.
+//! Invariant: a finish is answered only after its bytes were synced, its extent still had its name in this backend's
+//! directory, and the index knows it. A sync that fails is never tried again; it ends writing to the backend.
 
 use super::engine::Engine;
 use super::extent::{Extent, Reservation};
@@ -70,19 +70,20 @@ pub(crate) fn sync(engine: &Engine, extent: &Extent) -> Result<(), ShardError> {
     engine.syncs.fetch_add(1, Ordering::Relaxed);
     let synced = extent.file.sync().and_then(|()| extent.file.is_linked());
     engine.meters.sync_seconds.record(began.elapsed().as_secs_f64());
-    match synced {
-        Ok(true) => Ok(()),
-        Ok(false) => {
-            engine.probe();
-            engine.gate.fault.raise(BackendHealth::Missing, "an open extent was removed");
-            Err(engine.gate.io_error("sync extent", "it was removed while open"))
-        }
+    let gone = match synced {
+        Ok(true) => engine.anchors.check_extents().err(),
+        Ok(false) => Some("an open extent was removed".to_owned()),
         Err(error) => {
             // Whatever the system says, even "no room": which of the written pages are on disk is unknown now.
             engine.meters.write_errors.increment(1);
             let reason = format!("sync of extent {} failed: {error}", extent.number);
             engine.gate.fault.raise(BackendHealth::ReadOnly, &reason);
-            Err(engine.gate.io_error("sync extent", error))
+            return Err(engine.gate.io_error("sync extent", error));
         }
-    }
+    };
+    let Some(reason) = gone else { return Ok(()) };
+    // Bytes in a file that nobody can find again are not durable.
+    engine.probe();
+    engine.gate.fault.raise(BackendHealth::Missing, &reason);
+    Err(engine.gate.io_error("sync extent", reason))
 }

@@ -8,17 +8,19 @@ use super::extent::{Abandoned, Allocator, ExtentPlace, Request, Reservation};
 use super::gate::Gate;
 use super::identity::Identity;
 use super::index::IndexError;
-use super::io::{ExtentFile, Through};
+use super::io::{ExtentFile, Through, is_shortage};
 use super::layout::{EXTENT_HEADER_BYTES, ExtentHeader};
 use super::ledger::Ledger;
 use super::meters::Meters;
 use super::options::DiskOptions;
 use super::queue::Queue;
+use super::recovery;
 use super::upkeep::UpkeepState;
 use super::{EXTENTS_NAME, INDEX_NAME};
 use holdfast_proto::node::{BackendHealth, BackendStatus, ShardError};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
@@ -95,6 +97,8 @@ impl Engine {
                 Ok(space) => self.gate.full(&space),
                 Err(error) => error,
             },
+            // The record is not written; what is on the disk is as it was.
+            _ if is_shortage(error) => self.gate.io_error(action, error),
             io::ErrorKind::NotFound => {
                 self.probe();
                 self.gate.fault.raise(BackendHealth::Failed, "its extents directory is gone");
@@ -110,7 +114,21 @@ impl Engine {
 
     /// An index that refuses changes can no longer be trusted to be a prefix of them: writing ends.
     pub(crate) fn index_failed(&self, action: &str, error: &IndexError) -> ShardError {
-        self.gate.fault.raise(BackendHealth::ReadOnly, &format!("{action}: {error}"));
+        if !error.is_damage {
+            self.gate.fault.raise(BackendHealth::ReadOnly, &format!("{action}: {error}"));
+        }
+        self.index_unreadable(action, error)
+    }
+
+    /// An index that is damaged ends the use of this backend: the next open makes it anew from the extents.
+    pub(crate) fn index_unreadable(&self, action: &str, error: &IndexError) -> ShardError {
+        if error.is_damage {
+            self.probe(); // the files of another backend in this one's place are no damage
+            if self.gate.fault.check_read().is_ok() {
+                recovery::condemn_index(&self.directory, self.identity.id, &error.reason);
+                self.gate.fault.raise(BackendHealth::Failed, &format!("{action}: {error}; it is to be made anew"));
+            }
+        }
         self.gate.io_error(action, error)
     }
 
@@ -125,7 +143,7 @@ impl Engine {
             }
             Err(error) => return fault.raise(error.health(), &error.to_string()),
         }
-        if let Err(reason) = self.anchors.check(&self.directory) {
+        if let Err(reason) = self.anchors.check() {
             fault.raise(BackendHealth::Missing, &reason);
         }
     }
@@ -202,8 +220,15 @@ impl Handles {
 
 /// Which directories were opened, so that others put in their place are noticed.
 pub(crate) struct Anchors {
-    anchors: Vec<(&'static str, (u64, u64))>,
+    anchors: Vec<Anchor>,
     failed_probes: AtomicU32,
+}
+
+struct Anchor {
+    path: PathBuf,
+    inode: (u64, u64),
+    /// Open, so that the number cannot be given to a directory made after this one was removed.
+    _pin: File,
 }
 
 impl Anchors {
@@ -211,32 +236,43 @@ impl Anchors {
     const FAILED_PROBES_MAX: u32 = 3;
 
     pub(crate) fn take(directory: &Path) -> io::Result<Self> {
-        let anchors = ["", EXTENTS_NAME, INDEX_NAME]
+        let anchors = [directory.join(EXTENTS_NAME), directory.join(INDEX_NAME), directory.to_owned()]
             .into_iter()
-            .map(|name| Ok((name, inode(&directory.join(name))?)))
+            .map(|path| {
+                let pin = File::open(&path)?;
+                let metadata = pin.metadata()?;
+                Ok(Anchor { path, inode: (metadata.dev(), metadata.ino()), _pin: pin })
+            })
             .collect::<io::Result<_>>()?;
         Ok(Self { anchors, failed_probes: AtomicU32::new(0) })
     }
 
-    fn check(&self, directory: &Path) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         self.failed_probes.store(0, Ordering::Relaxed);
-        for (name, expected) in &self.anchors {
-            let path = directory.join(name);
-            match inode(&path) {
-                Ok(found) if found == *expected => {}
-                Ok(_) => return Err(format!("{} was replaced while open", path.display())),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Err(format!("{} is gone", path.display()));
-                }
-                Err(_) => {}
-            }
-        }
-        Ok(())
+        self.anchors.iter().try_for_each(Anchor::check)
+    }
+
+    /// Whether the extents still lie where they were opened. Cheap: asked after every sync.
+    pub(crate) fn check_extents(&self) -> Result<(), String> {
+        self.anchors.first().map_or(Ok(()), Anchor::check)
     }
 
     fn note_failed_probe(&self, give_up: impl FnOnce()) {
         if self.failed_probes.fetch_add(1, Ordering::Relaxed) + 1 >= Self::FAILED_PROBES_MAX {
             give_up();
+        }
+    }
+}
+
+impl Anchor {
+    fn check(&self) -> Result<(), String> {
+        match std::fs::metadata(&self.path) {
+            Ok(found) if (found.dev(), found.ino()) == self.inode => Ok(()),
+            Ok(_) => Err(format!("{} was replaced while open", self.path.display())),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Err(format!("{} is gone", self.path.display()))
+            }
+            Err(_) => Ok(()), // says nothing about the directory
         }
     }
 }
@@ -250,9 +286,4 @@ pub(crate) fn location(directory: &Path) -> String {
 pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn inode(path: &Path) -> io::Result<(u64, u64)> {
-    let metadata = std::fs::metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
 }

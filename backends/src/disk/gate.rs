@@ -7,6 +7,7 @@ use super::io::{DiskIo, Space};
 use super::queue::{Job, Queue};
 use holdfast_proto::node::{BackendHealth, ShardError};
 use holdfast_proto::{BackendId, ClusterId};
+use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -101,9 +102,11 @@ impl Gate {
         ShardError::Io { backend: self.backend, action: action.to_owned(), reason: error.to_string() }
     }
 
-    /// Looks at the room there is. Notices a directory that is gone.
+    /// Looks at the room there is, and remembers it. Notices a directory that is gone. Blocks for as long as the file
+    /// system takes to answer, which a dying disk never does: for the engine's threads only.
     pub(crate) fn space(&self) -> Result<Space, ShardError> {
-        self.room.io.space(&self.room.directory).map_err(|error| {
+        let space = self.room.io.space(&self.room.directory).inspect(|space| *self.room.last.lock() = *space);
+        space.map_err(|error| {
             if error.kind() == std::io::ErrorKind::NotFound {
                 self.fault.raise(BackendHealth::Missing, "its directory is gone");
                 return ShardError::Unavailable { backend: self.backend, reason: "its directory is gone".to_owned() };
@@ -113,15 +116,19 @@ impl Gate {
     }
 
     /// Fails with `Full` if `bytes` more would go below the reserve.
-    pub(crate) fn check_room(&self, bytes: u64) -> Result<(), ShardError> {
-        let space = self.space()?;
-        let reserve_bytes = self.room.reserve_bytes(&space);
+    pub(crate) fn check_room(&self, space: &Space, bytes: u64) -> Result<(), ShardError> {
+        let reserve_bytes = self.room.reserve_bytes(space);
         let free_bytes = space.free_bytes.saturating_add(self.room.slack_bytes.load(Ordering::Relaxed));
         let promised = self.room.promised_bytes.load(Ordering::Relaxed);
         if free_bytes.saturating_sub(promised) < reserve_bytes.saturating_add(bytes) {
-            return Err(self.full(&space));
+            return Err(self.full(space));
         }
         Ok(())
+    }
+
+    /// The room there was when an engine's thread last looked: at every record, and at every status.
+    pub(crate) fn last_space(&self) -> Space {
+        *self.room.last.lock()
     }
 
     pub(crate) fn full(&self, space: &Space) -> ShardError {
@@ -141,6 +148,8 @@ pub(crate) struct Limits {
 pub(crate) struct RoomGuard {
     pub(crate) io: Arc<dyn DiskIo>,
     pub(crate) directory: PathBuf,
+    /// As last seen.
+    pub(crate) last: Mutex<Space>,
     /// The setting; `None` for the default.
     pub(crate) reserve_setting: Option<u64>,
     /// Bytes begun and not yet given room.

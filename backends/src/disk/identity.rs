@@ -155,11 +155,12 @@ fn make_directory(directory: &Path) -> Result<(), FormatError> {
             Ok(())
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
+            let made: Vec<&Path> = directory.ancestors().take_while(|path| !path.exists()).collect();
             std::fs::create_dir_all(directory).map_err(failed("create directory"))?;
-            match directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                Some(parent) => sync_directory(parent).map_err(failed("sync parent directory")),
-                None => Ok(()),
-            }
+            // Each name that was made is durable only once the directory it stands in was synced.
+            let parents = made.into_iter().filter_map(Path::parent);
+            let here = |path: &'_ Path| if path.as_os_str().is_empty() { ".".into() } else { path.to_owned() };
+            parents.map(here).try_for_each(|parent| sync_directory(&parent)).map_err(failed("sync parent directory"))
         }
         Err(error) if error.kind() == ErrorKind::NotADirectory => {
             Err(FormatError::NotADirectory { directory: directory.to_owned() })

@@ -194,12 +194,22 @@ impl Owner {
 
 /// What the index could not do, in RocksDB's words or ours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("index: {0}")]
-pub(crate) struct IndexError(pub(crate) String);
+#[error("index: {reason}")]
+pub(crate) struct IndexError {
+    pub(crate) reason: String,
+    /// What is stored does not hold: trying again does not help, making it anew from the extents does.
+    pub(crate) is_damage: bool,
+}
+
+impl IndexError {
+    pub(crate) fn damage(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), is_damage: true }
+    }
+}
 
 impl From<rocksdb::Error> for IndexError {
     fn from(error: rocksdb::Error) -> Self {
-        Self(error.into_string())
+        Self { is_damage: error.kind() == rocksdb::ErrorKind::Corruption, reason: error.into_string() }
     }
 }
 
@@ -381,7 +391,7 @@ fn decode_free(key: &[u8], value: &[u8]) -> Option<Room> {
 }
 
 fn undecodable(what: &str) -> IndexError {
-    IndexError(format!("{what} of unknown form"))
+    IndexError::damage(format!("{what} of unknown form"))
 }
 
 fn options() -> Options {

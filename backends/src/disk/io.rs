@@ -120,6 +120,12 @@ impl LocalExtent {
             _ => &self.cached,
         }
     }
+
+    /// Only advice: a file system that ignores it keeps the pages a little longer.
+    fn forget_pages(&self, offset: u64, bytes: u64) {
+        let length = std::num::NonZeroU64::new(bytes);
+        let _ = rustix::fs::fadvise(&self.cached, offset, length, Advice::DontNeed);
+    }
 }
 
 impl ExtentFile for LocalExtent {
@@ -143,6 +149,10 @@ impl ExtentFile for LocalExtent {
 
     fn read(&self, buffer: &mut [u8], offset: u64, through: Through) -> io::Result<usize> {
         let mut handle = self.handle(through);
+        if through == Through::Device && self.device.is_none() {
+            // Pages that a failed sync marked clean must not answer for the disk.
+            self.forget_pages(offset, buffer.len() as u64);
+        }
         let mut filled = 0;
         while filled < buffer.len() {
             match rustix::io::pread(handle, &mut buffer[filled..], offset + filled as u64) {
@@ -154,9 +164,7 @@ impl ExtentFile for LocalExtent {
             }
         }
         if through == Through::Device && std::ptr::eq(handle, &self.cached) {
-            let length = std::num::NonZeroU64::new(filled as u64);
-            // Only advice: a file system that ignores it keeps the pages a little longer.
-            let _ = rustix::fs::fadvise(&self.cached, offset, length, Advice::DontNeed);
+            self.forget_pages(offset, filled as u64);
         }
         Ok(filled)
     }
@@ -204,6 +212,21 @@ impl ExtentFile for LocalExtent {
             Err(errno) => Err(errno.into()),
         }
     }
+}
+
+/// Whether the process or the machine is short of descriptors or memory: that says nothing about the disk.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    is_one_of(error, &[Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN])
+}
+
+/// Whether the device or the file system below failed.
+pub(crate) fn is_device_error(error: &io::Error) -> bool {
+    let errnos = [Errno::IO, Errno::NXIO, Errno::NODEV, Errno::REMOTEIO, Errno::UCLEAN, Errno::BADMSG, Errno::ILSEQ];
+    is_one_of(error, &errnos)
+}
+
+fn is_one_of(error: &io::Error, errnos: &[Errno]) -> bool {
+    error.raw_os_error().is_some_and(|code| errnos.iter().any(|errno| errno.raw_os_error() == code))
 }
 
 /// The pieces after the first `skip` bytes, at most as many as one call takes.

@@ -116,6 +116,20 @@ impl Ledger {
         Ok(is_changed)
     }
 
+    /// Lets shards count as missing until they are written again.
+    pub(crate) fn quarantine(&self, ids: &[ShardId]) -> Result<(), IndexError> {
+        self.change(|draft| {
+            for id in ids {
+                if let Some(entry) = draft.get(id)? {
+                    let entry = Entry { is_quarantined: true, ..entry };
+                    draft.changes.put_shard(id, &entry);
+                    draft.overlay.insert(*id, Some(entry));
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// Points the index from `old` records to their synced copies; where the old one is no longer current, the copy
     /// is freed.
     pub(crate) fn relocate(&self, moves: &[(ShardId, Entry, Room)]) -> Result<(), IndexError> {

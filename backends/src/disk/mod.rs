@@ -4,6 +4,7 @@
 //! ```text
 //! identity.json   who it is                  LOCK     one opener at a time
 //! extents/        the shards, NNNNNNNN.ext   index/   where each lies; made anew from the extents if lost
+//! index.condemned says that it is to be made anew         index.damaged   the one before, set aside
 //! ```
 //!
 //! A shard is written to an extent by the IO threads, made durable by the committing thread, one sync for all that
@@ -133,8 +134,10 @@ impl DiskBackend {
         let place = ExtentPlace { io: io.clone(), directory: extents, cluster, backend: id };
         let recovered = recovery::recover(directory, &place, options.extent_bytes_max, now_ms())?;
         io.sync_directory(directory).map_err(failed("sync directory"))?;
+        let space = io.space(directory).map_err(failed("ask for free room"))?;
         let room = RoomGuard {
             io,
+            last: Mutex::new(space),
             directory: directory.to_owned(),
             reserve_setting: options.reserve_bytes,
             promised_bytes: AtomicU64::new(0),
@@ -204,16 +207,12 @@ impl DiskBackend {
         Ok(moved)
     }
 
-    /// Room for the shard, after giving back what can be if it looks full.
+    /// Room for the shard. Looks at the disk only if there seems to be none; taking the room does in any case.
     async fn make_room(&self, bytes: u64) -> Result<(), ShardError> {
-        match self.gate.check_room(bytes) {
-            Err(ShardError::Full { .. }) => {}
-            other => return other,
+        match self.gate.check_room(&self.gate.last_space(), bytes) {
+            Ok(()) => Ok(()),
+            Err(_) => self.gate.call(Lane::Read, move |engine| engine.make_room(bytes)).await,
         }
-        self.gate
-            .call(Lane::Read, |engine| if engine.ledger.freed_bytes() > 0 { engine.checkpoint() } else { Ok(()) })
-            .await?;
-        self.gate.check_room(bytes)
     }
 }
 
@@ -251,9 +250,7 @@ impl Backend for DiskBackend {
     async fn stat(&self, shard: ShardId) -> Result<Option<ShardStat>, ShardError> {
         let look_up = move |engine: &Arc<Engine>| {
             engine.gate.fault.check_read()?;
-            let entry = engine.ledger.index().get(&shard);
-            let entry = entry.map_err(|error| engine.gate.io_error("look up shard", error))?;
-            Ok(entry.filter(|entry| !entry.is_quarantined).map(|entry| entry.stat(shard)))
+            Ok(engine.entry(shard)?.filter(|entry| !entry.is_quarantined).map(|entry| entry.stat(shard)))
         };
         self.gate.call(Lane::Read, look_up).await
     }
@@ -261,6 +258,7 @@ impl Backend for DiskBackend {
     async fn delete(&self, shards: Vec<ShardId>) -> Result<(), ShardError> {
         let delete = move |engine: &Arc<Engine>| {
             engine.gate.fault.check_write()?;
+            engine.check_index_room()?;
             engine.ledger.delete(&shards).map_err(|error| engine.index_failed("delete shards", &error))?;
             Ok(())
         };
@@ -273,7 +271,7 @@ impl Backend for DiskBackend {
             let shards = engine.ledger.index().shards(Some(pg), after);
             let sound = shards.filter(|item| item.as_ref().map_or(true, |(_, entry)| !entry.is_quarantined));
             let stats = sound.take(limit.min(LIST_MAX)).map(|item| item.map(|(id, entry)| entry.stat(id)));
-            stats.collect::<Result<_, _>>().map_err(|error| engine.gate.io_error("list shards", error))
+            stats.collect::<Result<_, _>>().map_err(|error| engine.index_unreadable("list shards", &error))
         };
         self.gate.call(Lane::Read, list).await
     }

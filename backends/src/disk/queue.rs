@@ -71,6 +71,12 @@ impl<T> Queue<T> {
         self.state.lock().items.drain(..).collect()
     }
 
+    /// Whether nothing waits.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.lock().items.is_empty()
+    }
+
     /// Refuses new items. What is queued is still handed out.
     pub(crate) fn stop(&self) {
         self.state.lock().is_stopped = true;

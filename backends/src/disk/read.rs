@@ -8,14 +8,13 @@
 use super::buffers;
 use super::engine::{Engine, Handle};
 use super::index::Entry;
-use super::io::Through;
+use super::io::{Through, is_device_error};
 use super::layout::{BLOCK_BYTES, HEAD_BYTES, RecordHead, RecordLayout, Trailer};
 use bytes::Bytes;
 use holdfast_proto::ShardId;
 use holdfast_proto::cell_buffer::CellBuffer;
 use holdfast_proto::node::{ShardError, ShardRead};
 use holdfast_proto::shard_header::ShardHeader;
-use rustix::io::Errno;
 use std::io;
 use std::ops::Range;
 
@@ -93,8 +92,13 @@ impl Engine {
         result
     }
 
+    /// What the index says of the shard.
+    pub(crate) fn entry(&self, shard: ShardId) -> Result<Option<Entry>, ShardError> {
+        self.ledger.index().get(&shard).map_err(|error| self.index_unreadable("look up shard", &error))
+    }
+
     fn look_up(&self, shard: ShardId) -> Result<Entry, ShardError> {
-        let entry = self.ledger.index().get(&shard).map_err(|error| self.gate.io_error("look up shard", error))?;
+        let entry = self.entry(shard)?;
         entry.ok_or(ShardError::NotFound { shard, backend: self.identity.id })
     }
 
@@ -362,10 +366,4 @@ pub(crate) fn is_lasting(result: &Result<ShardRead, RecordFault>) -> bool {
         Err(RecordFault::Io(error)) => is_device_error(error),
         Err(RecordFault::Damaged(_) | RecordFault::Gone) => true,
     }
-}
-
-/// Whether the device or the file system below failed.
-pub(crate) fn is_device_error(error: &io::Error) -> bool {
-    let codes = [Errno::IO, Errno::NXIO, Errno::NODEV, Errno::REMOTEIO, Errno::UCLEAN, Errno::BADMSG, Errno::ILSEQ];
-    error.raw_os_error().is_some_and(|code| codes.iter().any(|errno| errno.raw_os_error() == code))
 }

@@ -6,17 +6,17 @@
 
 use super::engine::Handle;
 use super::extent::{Allocator, Extent, ExtentPlace, number_of};
-use super::index::{Changes, Index, IndexError, Owner, Room, Tally};
-use super::io::Through;
+use super::index::{Changes, Entry, Index, IndexError, Owner, Room, Tally};
+use super::io::{Through, is_device_error, is_shortage};
 use super::layout::{BLOCK_BYTES, EXTENT_HEADER_BYTES, ExtentHeader};
 use super::ledger::{Finished, Ledger, LedgerState};
 use super::open_error::OpenError;
 use super::scan::{Scan, verify_found};
 use super::{EXTENTS_NAME, INDEX_NAME};
-use holdfast_proto::ShardId;
-use rustix::io::Errno;
+use holdfast_proto::{BackendId, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,6 +24,10 @@ use std::sync::Arc;
 const BATCH_MAX: usize = 1000;
 /// An index that could not be opened is kept under this name until the next one is.
 const DAMAGED_INDEX_NAME: &str = "index.damaged";
+/// Says that the index was found damaged while in use, and of which backend; the next open makes it anew.
+const CONDEMNED_NAME: &str = "index.condemned";
+/// More than any reason; the rest of a longer file is nothing we wrote.
+const CONDEMNED_BYTES_MAX: u64 = 4096;
 
 /// What opening found.
 pub(crate) struct Recovered {
@@ -54,6 +58,8 @@ pub(crate) fn recover(
         ledger: Ledger::new(index, LedgerState { owner, tallies, frees: frees.clone() }),
         frees: frees.into_iter().collect(),
         usable: BTreeMap::new(),
+        unreadable: BTreeSet::new(),
+        cut_short: BTreeSet::new(),
         next_number: owner.next_extent,
         next_sequence: owner.next_sequence,
         now_ms,
@@ -80,6 +86,10 @@ struct Recovery<'a> {
     ledger: Ledger,
     frees: BTreeSet<Room>,
     usable: BTreeMap<u32, Usable>,
+    /// Extents the device does not read today. They stay in the index: tomorrow it may.
+    unreadable: BTreeSet<u32>,
+    /// Extents that lost shards with their end.
+    cut_short: BTreeSet<u32>,
     next_number: u32,
     next_sequence: u64,
     now_ms: u64,
@@ -97,15 +107,21 @@ struct Usable {
 enum Refused {
     /// For good, in words.
     Unusable(String),
+    /// By the device or for want of permission, this time.
+    Unreadable(io::Error),
     /// For want of descriptors or memory: says nothing about the extent.
     Later(io::Error),
 }
 
 impl From<io::Error> for Refused {
     fn from(error: io::Error) -> Self {
-        let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOMEM];
-        let is_shortage = shortages.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
-        if is_shortage { Self::Later(error) } else { Self::Unusable(error.to_string()) }
+        match error {
+            error if is_shortage(&error) => Self::Later(error),
+            error if is_device_error(&error) || error.kind() == io::ErrorKind::PermissionDenied => {
+                Self::Unreadable(error)
+            }
+            error => Self::Unusable(error.to_string()),
+        }
     }
 }
 
@@ -136,6 +152,10 @@ impl Recovery<'_> {
             Ok(Some(usable)) => drop(self.usable.insert(number, usable)),
             Ok(None) => {}
             Err(Refused::Later(error)) => return Err(error),
+            Err(Refused::Unreadable(error)) => {
+                self.report(format!("{EXTENTS_NAME}/{name}: {error}; its shards count as missing"));
+                self.unreadable.insert(number);
+            }
             Err(Refused::Unusable(reason)) => {
                 self.report(format!("{EXTENTS_NAME}/{name}: {reason}; its shards count as missing"));
             }
@@ -177,17 +197,9 @@ impl Recovery<'_> {
         let mut kept_bytes = BTreeMap::new();
         for (number, tally) in self.ledger.tallies() {
             match self.usable.get(&number) {
-                None => {
-                    kept_bytes.insert(number, 0);
-                    if tally.live_records > 0 {
-                        let count = tally.live_records;
-                        self.report(format!("extent {number} is gone or unusable: {count} shards are missing"));
-                    }
-                }
+                None => drop(kept_bytes.insert(number, 0)),
                 Some(usable) if usable.file_bytes < tally.indexed_end => {
                     kept_bytes.insert(number, usable.file_bytes);
-                    let (found, end) = (usable.file_bytes, tally.indexed_end);
-                    self.report(format!("extent {number} is cut short: {found} of {end} bytes are there"));
                 }
                 Some(_) => {}
             }
@@ -195,25 +207,37 @@ impl Recovery<'_> {
         if kept_bytes.is_empty() {
             return Ok(());
         }
-        let lost: Vec<ShardId> = self
-            .ledger
-            .index()
-            .shards(None, None)
-            .filter_map(|item| match item {
-                Ok((id, entry)) => {
-                    let kept = kept_bytes.get(&entry.room.extent)?;
-                    (entry.room.end() > *kept).then_some(Ok(id))
-                }
-                Err(error) => Some(Err(error)),
-            })
-            .collect::<Result<_, _>>()?;
-        for batch in lost.chunks(BATCH_MAX) {
-            self.ledger.delete(batch)?;
+        let mut lost: BTreeMap<u32, Vec<ShardId>> = BTreeMap::new();
+        for item in self.ledger.index().shards(None, None) {
+            let (id, entry) = item?;
+            if kept_bytes.get(&entry.room.extent).is_some_and(|kept| entry.room.end() > *kept) {
+                lost.entry(entry.room.extent).or_default().push(id);
+            }
         }
-        for number in kept_bytes.into_keys().filter(|number| !self.usable.contains_key(number)) {
-            self.ledger.forget_extent(number)?;
+        for (number, ids) in lost {
+            self.drop_shards(number, kept_bytes[&number], &ids)?;
+        }
+        for number in kept_bytes.into_keys() {
+            if !self.usable.contains_key(&number) && !self.unreadable.contains(&number) {
+                self.ledger.forget_extent(number)?;
+            }
         }
         Ok(())
+    }
+
+    fn drop_shards(&mut self, number: u32, kept_bytes: u64, ids: &[ShardId]) -> Result<(), IndexError> {
+        let is_unreadable = self.unreadable.contains(&number);
+        let what = match self.usable.contains_key(&number) {
+            true => format!("is cut short, {kept_bytes} bytes are there"),
+            false if is_unreadable => "cannot be read".to_owned(),
+            false => "is gone or unusable".to_owned(),
+        };
+        self.report(format!("extent {number} {what}: {} shards count as missing", ids.len()));
+        self.cut_short.insert(number);
+        ids.chunks(BATCH_MAX).try_for_each(|batch| match is_unreadable {
+            true => self.ledger.quarantine(batch),
+            false => self.ledger.delete(batch).map(|_| ()),
+        })
     }
 
     /// Reads on where the index's knowledge of each extent ends. Returns the extent to go on writing to.
@@ -230,7 +254,12 @@ impl Recovery<'_> {
             }
             let handle = Handle { file: self.place.io.open(&self.place.path(number))?, uuid: usable.uuid };
             let tail = self.read_tail(number, &handle, usable.file_bytes, &tally)?;
-            let is_intact = usable.file_bytes >= tally.indexed_end && tail.unreadable_blocks == 0;
+            if tail.unreadable_blocks > 0 {
+                // What could not be read may be finished records: the next open looks again, nothing is cut off.
+                continue;
+            }
+            // A file may be shorter than the room that was given up at its end: then a crash took what nobody needs.
+            let is_intact = !self.cut_short.contains(&number);
             if is_intact {
                 self.settle_tail(number, &handle, usable.file_bytes, &tail)?;
             }
@@ -251,12 +280,18 @@ impl Recovery<'_> {
         let mut found: Vec<Finished> = Vec::new();
         while let Some((offset, head)) = scan.next()? {
             let room = Room { extent: number, offset, bytes: head.layout.record_bytes };
-            if self.frees.contains(&room) || self.is_indexed(&head.header.id, &room)? {
+            if let Some(entry) = self.indexed(&head.header.id, &room)? {
+                // A flush between two checkpoints took it along, but not the counter that was beyond it.
+                self.next_sequence = self.next_sequence.max(entry.sequence.saturating_add(1));
                 scan.skip_to(room.end());
                 continue;
             }
-            if head.header.cluster != self.place.cluster {
+            if self.frees.contains(&room) {
+                scan.skip_to(room.end());
                 continue;
+            }
+            if head.header.cluster != self.place.cluster || room.end() > file_bytes {
+                continue; // not ours, or its end was never written: no memory is taken for lengths like that
             }
             let entry = match verify_found(handle, number, offset, &head, self.now_ms) {
                 Ok(Some(entry)) => entry,
@@ -293,9 +328,9 @@ impl Recovery<'_> {
         Ok(tail)
     }
 
-    fn is_indexed(&self, id: &ShardId, room: &Room) -> Result<bool, TailError> {
+    fn indexed(&self, id: &ShardId, room: &Room) -> Result<Option<Entry>, IndexError> {
         let entry = self.ledger.index().get(id)?;
-        Ok(entry.is_some_and(|entry| entry.room == *room))
+        Ok(entry.filter(|entry| entry.room == *room))
     }
 
     /// Frees what was never finished: between records by the ledger, behind the last by cutting it off.
@@ -328,26 +363,57 @@ fn open_index(directory: &Path, place: &ExtentPlace, findings: &mut Vec<String>)
     let path = directory.join(INDEX_NAME);
     let fresh =
         Owner { cluster: place.cluster, backend: place.backend, next_sequence: 1, next_extent: 1, scrubbed_ms: 0 };
-    let reason = match read_index(&path, &fresh) {
-        Ok(found) => return Ok(found),
-        Err(error) => error.to_string(),
+    let reason = match condemned(directory, place.backend) {
+        Some(reason) => reason,
+        None => match read_index(&path, &fresh) {
+            Ok(found) => return Ok(found),
+            Err(error) => error.to_string(),
+        },
     };
     let failed = |action| move |error: io::Error| OpenError::io(directory, action, error);
     let aside = directory.join(DAMAGED_INDEX_NAME);
     if aside.exists() {
-        std::fs::remove_dir_all(&aside).map_err(failed("remove the index set aside before"))?;
+        let removed = if aside.is_dir() { std::fs::remove_dir_all(&aside) } else { std::fs::remove_file(&aside) };
+        removed.map_err(failed("remove the index set aside before"))?;
     }
-    std::fs::rename(&path, &aside).map_err(failed("set the damaged index aside"))?;
+    if path.exists() {
+        std::fs::rename(&path, &aside).map_err(failed("set the damaged index aside"))?;
+    }
     let finding = format!("{INDEX_NAME} is unusable ({reason}); set aside as {DAMAGED_INDEX_NAME} and made anew");
     tracing::warn!(backend = %place.backend, finding, "found while opening");
     let reason = finding.clone();
     findings.push(finding);
-    read_index(&path, &fresh).map_err(|error| {
+    let made = read_index(&path, &fresh).map_err(|error| {
         // Nothing can be made here now (a full disk, say): the old one is as good as it was.
         let _ = std::fs::remove_dir_all(&path);
         let _ = std::fs::rename(&aside, &path);
         OpenError::io(directory, "make the index anew", format!("{error}, after: {reason}"))
-    })
+    })?;
+    match std::fs::remove_file(directory.join(CONDEMNED_NAME)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove the note on the index")(error)),
+        _ => Ok(made),
+    }
+}
+
+/// Notes that the index was found damaged, for the next open to make it anew. Best effort: without the note it is
+/// found damaged again.
+pub(crate) fn condemn_index(directory: &Path, backend: BackendId, reason: &str) {
+    let write = || {
+        let mut file = File::create(directory.join(CONDEMNED_NAME))?;
+        file.write_all(format!("{backend}: {reason}").as_bytes())?;
+        file.sync_all()
+    };
+    if let Err(error) = write() {
+        tracing::warn!(%backend, %error, "note that the index is damaged");
+    }
+}
+
+/// Why the index was condemned, if it was, and while this backend had it.
+fn condemned(directory: &Path, backend: BackendId) -> Option<String> {
+    let mut text = String::new();
+    let file = File::open(directory.join(CONDEMNED_NAME)).ok()?;
+    file.take(CONDEMNED_BYTES_MAX).read_to_string(&mut text).ok()?;
+    text.strip_prefix(&format!("{backend}: ")).map(str::to_owned)
 }
 
 /// Opens the index at `path` and reads all that recovery needs of it. A fresh one gets its owner.
@@ -357,8 +423,8 @@ fn read_index(path: &Path, expected: &Owner) -> Result<(Index, Owner), IndexErro
     index.frees()?;
     let owner = match index.owner()? {
         Some(owner) if owner.cluster == expected.cluster && owner.backend == expected.backend => owner,
-        Some(owner) => return Err(IndexError(format!("it is of backend {}", owner.backend))),
-        None if index.shards(None, None).next().is_some() => return Err(IndexError("it names no owner".to_owned())),
+        Some(owner) => return Err(IndexError::damage(format!("it is of backend {}", owner.backend))),
+        None if index.shards(None, None).next().is_some() => return Err(IndexError::damage("it names no owner")),
         None => *expected,
     };
     let mut changes = Changes::default();

@@ -24,7 +24,7 @@ impl Engine {
         let mut last = after;
         for item in self.ledger.index().shards(None, after) {
             self.gate.fault.check_read()?;
-            let (shard, entry) = item.map_err(|error| self.gate.io_error("walk index", error))?;
+            let (shard, entry) = item.map_err(|error| self.index_unreadable("walk index", &error))?;
             if step.shards > 0 && step.bytes + entry.room.bytes > budget_bytes {
                 step.next = last;
                 return Ok(step);
@@ -51,7 +51,7 @@ impl Engine {
             let result = self.read_record(shard, entry, 0..entry.cell_count(), Through::Device);
             self.meters.scrubbed_bytes.increment(entry.room.bytes);
             if is_sound(&result) {
-                if self.gate.fault.is_none() {
+                if self.gate.fault.is_none() && self.check_index_room().is_ok() {
                     self.ledger
                         .update(shard, entry, |entry| entry.verified_ms = now_ms())
                         .map_err(|error| self.index_failed("note scrub", &error))?;
@@ -59,7 +59,7 @@ impl Engine {
                 return Ok(Verdict::Sound);
             }
             self.gate.fault.check_read()?;
-            let now = self.ledger.index().get(&shard).map_err(|error| self.gate.io_error("look up shard", error))?;
+            let now = self.entry(shard)?;
             if now.is_none_or(|now| now.room != entry.room) {
                 return Ok(Verdict::Elsewhere);
             }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 const SECTOR_BYTES: usize = 512;
 const EIO: i32 = 5;
+const EMFILE: i32 = 24;
 const ENOSPC: i32 = 28;
 
 /// What a test asks the disk to do wrong, once.
@@ -29,6 +30,8 @@ pub(crate) enum Injected {
     WriteError(u64),
     /// The n-th write finds no room.
     NoSpace(u64),
+    /// The next file cannot be made for want of descriptors.
+    NoDescriptor,
 }
 
 /// A simulated disk; clones share it.
@@ -38,6 +41,10 @@ pub(crate) struct SimulatedDisk(Arc<Mutex<World>>);
 struct World {
     files: BTreeMap<String, File>,
     injected: Option<Injected>,
+    /// A file the device does not read from that offset on.
+    unreadable: Option<(String, u64)>,
+    free_bytes: u64,
+    space_calls: u64,
     random: StdRng,
     changes: u64,
     syncs: u64,
@@ -71,6 +78,9 @@ impl SimulatedDisk {
         Self(Arc::new(Mutex::new(World {
             files: BTreeMap::new(),
             injected: None,
+            unreadable: None,
+            free_bytes: 1 << 39,
+            space_calls: 0,
             random: StdRng::seed_from_u64(seed),
             changes: 0,
             syncs: 0,
@@ -113,6 +123,21 @@ impl SimulatedDisk {
         let disk = Self::new(seed);
         disk.0.lock().files = left.collect();
         disk
+    }
+
+    /// Lets reads of a file beyond an offset fail from now on, or none.
+    pub(crate) fn set_unreadable(&self, place: Option<(&str, u64)>) {
+        self.0.lock().unreadable = place.map(|(name, offset)| (name.to_owned(), offset));
+    }
+
+    /// Sets what is free besides what the engine takes.
+    pub(crate) fn set_free(&self, bytes: u64) {
+        self.0.lock().free_bytes = bytes;
+    }
+
+    /// How often anybody asked for the room there is.
+    pub(crate) fn space_calls(&self) -> u64 {
+        self.0.lock().space_calls
     }
 
     /// Flips a bit of what is stored.
@@ -219,6 +244,10 @@ impl DiskIo for SimulatedDisk {
         if world.file(&name).is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        if world.injected == Some(Injected::NoDescriptor) {
+            world.injected = None;
+            return Err(io::Error::from_raw_os_error(EMFILE));
+        }
         world.apply(|world| drop(world.files.insert(name.clone(), File::default())))?;
         drop(world);
         self.open(path)
@@ -252,7 +281,9 @@ impl DiskIo for SimulatedDisk {
     }
 
     fn space(&self, _directory: &Path) -> io::Result<Space> {
-        Ok(Space { capacity_bytes: 1 << 40, free_bytes: 1 << 39 })
+        let mut world = self.0.lock();
+        world.space_calls += 1;
+        Ok(Space { capacity_bytes: 1 << 40, free_bytes: world.free_bytes })
     }
 }
 
@@ -303,7 +334,9 @@ impl ExtentFile for SimulatedFile {
             assert!(offset.is_multiple_of(BLOCK_BYTES) && (buffer.len() as u64).is_multiple_of(BLOCK_BYTES));
         }
         let mut world = self.disk.0.lock();
-        if world.is_cut {
+        let end = offset + buffer.len() as u64;
+        let is_unreadable = world.unreadable.as_ref().is_some_and(|(name, from)| *name == self.name && end > *from);
+        if world.is_cut || is_unreadable {
             return Err(io::Error::from_raw_os_error(EIO));
         }
         let Some(file) = world.files.get_mut(&self.name) else { return Ok(0) };

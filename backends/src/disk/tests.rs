@@ -302,6 +302,8 @@ fn a_directory_that_vanishes_or_changes_is_noticed_at_once() {
         ("foreign", BackendHealth::Foreign),
         ("replaced", BackendHealth::Missing),
         ("extents removed", BackendHealth::Missing),
+        ("moved", BackendHealth::Missing),
+        ("restored", BackendHealth::Missing),
     ] {
         let base = tempfile::tempdir().unwrap();
         let place = base.path().join("d1");
@@ -321,6 +323,14 @@ fn a_directory_that_vanishes_or_changes_is_noticed_at_once() {
                 let id = if change == "foreign" { BackendId([5; 16]) } else { BACKEND };
                 DiskBackend::format(&place, CLUSTER, id, "other").unwrap();
             }
+            // Its files live on under another name, which is not where anybody will look.
+            "moved" => std::fs::rename(&place, base.path().join("away")).unwrap(),
+            // As it was an hour ago, byte by byte: what was acknowledged since is not in it.
+            "restored" => {
+                copy_tree(&place, &base.path().join("backup"));
+                std::fs::remove_dir_all(&place).unwrap();
+                copy_tree(&base.path().join("backup"), &place);
+            }
             _ => std::fs::remove_dir_all(place.join(EXTENTS_NAME)).unwrap(),
         }
         // A writer that had begun gets no acknowledgement for bytes in a file without a name.
@@ -339,6 +349,96 @@ fn a_directory_that_vanishes_or_changes_is_noticed_at_once() {
             assert_eq!(other.name, "other", "closing must not touch what lies there now");
         }
     }
+}
+
+#[test]
+fn a_record_half_written_when_its_directory_was_moved_is_not_acknowledged() {
+    let base = tempfile::tempdir().unwrap();
+    let place = base.path().join("d1");
+    let runtime = runtime();
+    let backend = fresh(&place);
+    let header = ShardHeader { shard_bytes: 1_000_000, ..sample_header(1) };
+    let mut cells = sample_cells(&header, 1);
+    let last = cells.split_off(cells.len() - 1);
+    let mut writer = runtime.block_on(backend.begin(header)).unwrap();
+    runtime.block_on(writer.append(cells)).unwrap();
+    // It has room and an open file: nothing asks for the path again but the check after the sync.
+    std::fs::rename(&place, base.path().join("away")).unwrap();
+    std::fs::create_dir(&place).unwrap();
+    let finished = runtime.block_on(async {
+        writer.append(last).await?;
+        writer.finish().await
+    });
+    assert!(finished.is_err(), "{finished:?}");
+    assert_eq!(runtime.block_on(backend.status()).health, BackendHealth::Wiped);
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_index_found_damaged_in_use_is_made_anew_at_the_next_open() {
+    let place = tempfile::tempdir().unwrap();
+    let runtime = runtime();
+    let backend = fresh(place.path());
+    let headers: Vec<_> = (0..400).map(|n| ShardHeader { shard_bytes: 100 + n, ..sample_header(n) }).collect();
+    runtime.block_on(async {
+        let puts = headers.iter().map(|header| put(&backend, header, sample_cells(header, 1)));
+        futures::future::try_join_all(puts).await.unwrap();
+    });
+    drop(backend);
+    // Opening reads little of a table but its end.
+    let tables: Vec<_> = std::fs::read_dir(place.path().join(INDEX_NAME)).unwrap().map(|e| e.unwrap().path()).collect();
+    let tables: Vec<_> = tables.iter().filter(|path| path.extension().is_some_and(|e| e == "sst")).collect();
+    let largest = tables.into_iter().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let middle = largest.metadata().unwrap().len() / 3;
+    (0..64).for_each(|offset| flip(largest, middle + offset));
+
+    let backend = reopen(place.path());
+    let answers: Vec<_> = headers.iter().map(|header| runtime.block_on(get(&backend, header))).collect();
+    assert!(answers.iter().any(Result::is_err), "the damage was not met");
+    let status = runtime.block_on(backend.status());
+    assert_eq!(status.health, BackendHealth::Failed, "{}", status.reason);
+    assert!(status.reason.contains("made anew"), "{}", status.reason);
+    drop(backend);
+    for round in 0..2 {
+        let backend = reopen(place.path());
+        assert_eq!(backend.findings().len(), 1 - round, "{:?}", backend.findings());
+        for header in &headers {
+            let read = runtime.block_on(get(&backend, header)).unwrap();
+            assert_eq!(read.bytes, joined(&sample_cells(header, 1)));
+        }
+    }
+}
+
+#[test]
+fn what_is_written_after_an_unclean_end_supersedes_what_was_indexed_before_it() {
+    let place = tempfile::tempdir().unwrap();
+    let runtime = runtime();
+    let backend = fresh(place.path());
+    let header = sample_header(1);
+    for seed in 0..8 {
+        runtime.block_on(put(&backend, &header, sample_cells(&header, seed))).unwrap();
+    }
+    // RocksDB writes out its memory when it is closed, and now and then before; no checkpoint was made.
+    let engine = backend.running.lock().as_ref().unwrap().engine.clone();
+    engine.gate.fault.raise(BackendHealth::ReadOnly, "a test says so");
+    drop(engine);
+    drop(backend);
+    let backend = reopen(place.path());
+    runtime.block_on(put(&backend, &header, sample_cells(&header, 100))).unwrap();
+    let read = runtime.block_on(get(&backend, &header)).unwrap();
+    assert_eq!(read.bytes, joined(&sample_cells(&header, 100)));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::read::fetch;
 use super::scan::Scan;
 use holdfast_proto::ShardId;
 use holdfast_proto::node::{BackendHealth, ShardError};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,6 +26,11 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_secs(1);
 /// Freed room is given back at the next checkpoint, at once when this much has gathered.
 const FREED_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Three memtables of 4 MiB may be waiting to be flushed, and the compaction that follows writes some of it again.
+const INDEX_ROOM_BYTES_MIN: u64 = 32 * 1024 * 1024;
+/// A writer that finds the disk full waits so long for a compaction step to end before it is refused: it holds an IO
+/// thread, and reads want those too.
+const BUSY_WAIT: Duration = Duration::from_millis(200);
 /// A sealed extent is compacted when less than a quarter of what was written to it lives: moving the rest then costs
 /// at most a third of what the extent once cost, and punched holes have given most of its room back already.
 const LIVE_SHARE_MAX: u64 = 4;
@@ -80,16 +85,41 @@ impl Engine {
         let freed = self.ledger.freed_bytes();
         let is_due = checkpointed.elapsed() >= self.options.checkpoint_interval;
         let is_much = unsettled >= self.options.checkpoint_bytes || freed >= FREED_BYTES_MAX;
-        if is_much || (is_due && (unsettled > 0 || freed > 0)) {
-            self.checkpoint()?;
-            *checkpointed = Instant::now();
-        }
         let budget = self.options.compaction_bytes_per_second.saturating_mul(TICK.as_secs());
-        match self.compact(budget) {
-            // Where nothing fits, nothing can be moved either; deletes and their holes go on.
+        let mut work = || {
+            if is_much || (is_due && (unsettled > 0 || freed > 0)) {
+                self.checkpoint()?;
+                *checkpointed = Instant::now();
+            }
+            self.compact(budget)
+        };
+        match work() {
+            // Where nothing fits, nothing can be moved either; a full disk is told of by the status.
             Err(ShardError::Full { .. }) => Ok(()),
             other => other.map(|_| ()),
         }
+    }
+
+    /// Whether a flush of the index would fit. One that finds no room makes RocksDB refuse all changes until it is
+    /// opened anew, so it must not be tried.
+    pub(crate) fn check_index_room(&self) -> Result<(), ShardError> {
+        let space = self.gate.space()?;
+        if space.free_bytes < INDEX_ROOM_BYTES_MIN { Err(self.gate.full(&space)) } else { Ok(()) }
+    }
+
+    /// Makes sure that `bytes` fit, giving back what can be if it looks full.
+    pub(crate) fn make_room(&self, bytes: u64) -> Result<(), ShardError> {
+        let full = match self.gate.space().and_then(|space| self.gate.check_room(&space, bytes)) {
+            Err(error @ ShardError::Full { .. }) => error,
+            other => return other,
+        };
+        if self.ledger.freed_bytes() == 0 {
+            return Err(full);
+        }
+        let Some(busy) = self.upkeep.busy.try_lock_for(BUSY_WAIT) else { return Err(full) };
+        self.checkpoint_alone(&busy)?;
+        drop(busy);
+        self.gate.check_room(&self.gate.space()?, bytes)
     }
 
     /// Frees the room of writers that are gone.
@@ -106,8 +136,12 @@ impl Engine {
 
     /// Makes the index durable as of now, then gives back the room it freed before.
     pub(crate) fn checkpoint(&self) -> Result<(), ShardError> {
-        let _busy = self.upkeep.busy.lock();
+        self.checkpoint_alone(&self.upkeep.busy.lock())
+    }
+
+    fn checkpoint_alone(&self, _busy: &MutexGuard<'_, ()>) -> Result<(), ShardError> {
         self.gate.fault.check_write()?;
+        self.check_index_room()?;
         self.free_abandoned()?;
         self.unsettled_bytes.store(0, Ordering::Relaxed);
         let (marks, sealed) = self.allocator.lock().marks();
@@ -121,7 +155,10 @@ impl Engine {
                 tracing::warn!(backend = %self.identity.id, extent = extent.number, %error, "extent not trimmed");
             }
         }
-        self.remove_extents(&settled.empty)?;
+        if let Err(error) = self.remove_extents(&settled.empty) {
+            self.ledger.keep_frees(settled.frees);
+            return Err(error);
+        }
         self.give_back(settled.frees, &settled.empty)
     }
 
@@ -229,7 +266,7 @@ impl Engine {
             && let Some((offset, head)) = scan.next().map_err(failed)?
         {
             let shard = head.header.id;
-            let entry = self.ledger.index().get(&shard).map_err(|error| self.gate.io_error("look up shard", error))?;
+            let entry = self.entry(shard)?;
             if let Some(entry) = entry.filter(|entry| entry.room.extent == number && entry.room.offset == offset) {
                 scan.skip_to(entry.room.end());
                 bytes += entry.room.bytes;
