@@ -5,7 +5,7 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPa
 use holdfast_tests::clients::aws_client;
 use holdfast_tests::content::bytes_of;
 use holdfast_tests::server::{ACCESS_KEY, SECRET_KEY, Server};
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::{AmazonS3, AmazonS3Builder, S3CopyIfNotExists};
 use object_store::integration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -98,6 +98,7 @@ fn object_store(server: &Server, bucket: &str) -> AmazonS3 {
         .with_bucket_name(bucket)
         .with_access_key_id(ACCESS_KEY)
         .with_secret_access_key(SECRET_KEY)
+        .with_copy_if_not_exists(S3CopyIfNotExists::Multipart)
         .build()
         .unwrap()
 }
@@ -116,6 +117,7 @@ async fn object_store_integration() {
     integration::list_with_delimiter(&store).await;
     integration::list_with_offset_exclusivity(&store).await;
     integration::rename_and_copy(&store).await;
+    integration::copy_if_not_exists(&store).await;
     integration::stream_get(&store).await;
     integration::multipart(&store, &store).await;
     integration::multipart_race_condition(&store, true).await;
