@@ -317,6 +317,21 @@ async fn a_client_that_goes_away_during_the_commit_does_not_undo_it() {
     assert_eq!(world.node.shard_count(), N);
 }
 
+/// Once a record may have been proposed, nothing but a refusal may delete what it refers to.
+#[tokio::test]
+async fn a_commit_that_breaks_leaves_the_shards() {
+    for panics in [true, false] {
+        let world = World::new();
+        world.metadata.panics.store(panics, std::sync::atomic::Ordering::SeqCst);
+        if !panics {
+            *world.metadata.refusal.lock() = Some(MetadataError::Invalid { reason: "refused".into() });
+        }
+        assert!(world.put("k", &sample(SEGMENT, 1)).await.is_err());
+        eventually(|| world.path.oldest_epoch_in_flight().is_none()).await;
+        assert_eq!(world.node.shard_count(), if panics { N } else { 0 });
+    }
+}
+
 /// While bytes are written by an older map, that shows.
 #[tokio::test]
 async fn the_oldest_epoch_of_writes_under_way_is_known() {
