@@ -371,3 +371,69 @@ async fn concurrent_writes_all_land() {
     assert_eq!(page.entries.len(), 1000);
     store.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_is_found_while_its_version_moves() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await;
+    let b = bucket(&store, "b").await;
+    let on = Versioning::Enabled;
+    store.put_version(put(b, "k", coded(1), on)).await.unwrap();
+    let moving = tokio::spawn({
+        let store = store.clone();
+        async move {
+            // Overwritten and brought back, over and over: its record goes to the older versions and back.
+            for number in 2..300 {
+                store.put_version(put(b, "k", coded(number), on)).await.unwrap();
+                store.delete_version(delete(b, "k", VersionSelector::Id(id(number)), on, 0)).await.unwrap();
+            }
+        }
+    });
+    let watched = SegmentId::from_slice(&segment(1).id).unwrap();
+    let watching = tokio::task::spawn_blocking({
+        let store = store.clone();
+        move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                while !moving.is_finished() {
+                    assert!(store.segment_owner(watched).await.unwrap().is_some(), "called an orphan");
+                    let found = store.get_version(b, "k", VersionSelector::Id(id(1))).await.unwrap();
+                    assert!(found.is_some(), "called missing");
+                }
+                moving.await.unwrap();
+            });
+        }
+    });
+    watching.await.unwrap();
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_without_its_log_and_a_log_without_its_state_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let live = directory.path().join("live");
+    let store = open(&live).await;
+    let b = bucket(&store, "b").await;
+    // Enough for the state to be flushed and the log before it to be dropped.
+    for number in 0..400 {
+        let version = small(number, &vec![7; 100_000]);
+        store.put_version(put(b, &format!("k{number}"), version, Versioning::Unversioned)).await.unwrap();
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    store.put_version(put(b, "last", small(900, b"x"), Versioning::Unversioned)).await.unwrap();
+    store.shutdown().await.unwrap();
+    drop(store);
+    for (part, why) in [("log", "has a state but no log"), ("state", "the log begins after entry")] {
+        let aside = directory.path().join("aside");
+        std::fs::rename(live.join(part), &aside).unwrap();
+        let options = MetadataOptions { directory: live.clone(), new_cluster_id: ClusterId([7; 16]) };
+        let error = MetadataStore::open(options).await.err().expect("a refusal").to_string();
+        assert!(error.contains(why), "{error}");
+        let _ = std::fs::remove_dir_all(live.join(part));
+        std::fs::rename(&aside, live.join(part)).unwrap();
+    }
+    let store = open(&live).await;
+    let page = store.list(b, ListRequest { limit: 1000, ..ListRequest::default() }).await.unwrap();
+    assert_eq!(page.entries.len(), 401);
+    store.shutdown().await.unwrap();
+}

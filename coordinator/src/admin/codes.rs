@@ -74,6 +74,7 @@ codes! {
     RootKeyStays "HF4304" "The root key cannot be removed.";
     MetadataUnavailable "HF5101" "The metadata did not answer; the outcome of a change is unknown.";
     StaleEpoch "HF5102" "Somebody else changed the cluster map first.";
+    MetadataFull "HF5103" "The metadata's file system has no room for more; nothing was changed.";
     Internal "HF9001" "A fault of the machine or of this program; the server's log says more.";
 }
 

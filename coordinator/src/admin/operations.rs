@@ -80,6 +80,7 @@ impl From<MetadataError> for AdminFailure {
             MetadataError::AccessKeyExists { .. } => Code::AccessKeyExists,
             MetadataError::StaleEpoch { .. } => Code::StaleEpoch,
             MetadataError::Invalid { .. } => Code::MalformedRequest,
+            MetadataError::Full { .. } => Code::MetadataFull,
             MetadataError::Unavailable { .. } => Code::MetadataUnavailable,
         };
         Self::new(code, error.kind(), error.to_string())

@@ -1,8 +1,9 @@
 //! The loop of repair: inventory, then work most endangered first, then inventory again until nothing is left; and the
 //! intake of damage that reads and writes report.
 //!
-//! **Invariant:** at most `repair_concurrency` segments are under repair; a request for a fresh inventory stops new work
-//! from beginning, so that what has become most endangered comes first.
+//! **Invariant:** at most `repair_concurrency` segments are under repair; a fresh inventory that is due stops new work from
+//! beginning, so that what has become most endangered comes first. Between two inventories there is time for work at least
+//! as long as the first took, so that a flapping backend cannot keep repair from getting on.
 
 use super::executor::{Outcome, repair_segment};
 use super::scan::{ScanEnd, take_inventory};
@@ -27,16 +28,15 @@ const HINTS_MAX: usize = 256;
 
 /// Runs until maintenance ends.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut inventory_not_before_ms = 0;
     while !shared.cancel.is_cancelled() {
-        if is_inventory_due(&shared, inventory_not_before_ms) {
+        if is_inventory_due(&shared) {
             let begun_ms = shared.now_ms();
             let end = tokio::select! {
                 end = take_inventory(&shared) => end,
                 () = shared.cancel.cancelled() => return,
             };
             let taken_ms = shared.now_ms() - begun_ms;
-            inventory_not_before_ms = shared.now_ms() + taken_ms.max(INVENTORY_REST_MS);
+            shared.repair.lock().inventory_not_before_ms = shared.now_ms() + taken_ms.max(INVENTORY_REST_MS);
             handle_inventory_end(&shared, end).await;
         }
         let done = work(&shared).await;
@@ -45,7 +45,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             // What was repaired is counted again: it settles moves, and finds what did not fit into the queue.
             repair.inventory_wanted |= done > 0 || repair.queue.take_overflow();
             repair.phase = Phase::Idle;
-            next_wait(&shared, &repair, inventory_not_before_ms)
+            next_wait(&shared, &repair)
         };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -55,7 +55,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-fn is_inventory_due(shared: &Shared, not_before_ms: u64) -> bool {
+fn is_inventory_due(shared: &Shared) -> bool {
     let now_ms = shared.now_ms();
     let mut repair = shared.repair.lock();
     if repair.waits_for_fence && shared.is_fenced(shared.layout.current().table.epoch) {
@@ -63,14 +63,14 @@ fn is_inventory_due(shared: &Shared, not_before_ms: u64) -> bool {
         repair.inventory_wanted = true;
     }
     let is_old = now_ms.saturating_sub(repair.scanned_ms) >= as_ms(shared.options.inventory_period);
-    (repair.inventory_wanted || is_old) && now_ms >= not_before_ms
+    (repair.inventory_wanted || is_old) && now_ms >= repair.inventory_not_before_ms
 }
 
 /// How long nothing is to be done.
-fn next_wait(shared: &Shared, repair: &super::shared::RepairState, inventory_not_before_ms: u64) -> Duration {
+fn next_wait(shared: &Shared, repair: &super::shared::RepairState) -> Duration {
     let now_ms = shared.now_ms();
     let next_inventory = match repair.inventory_wanted {
-        true => inventory_not_before_ms,
+        true => repair.inventory_not_before_ms,
         false => repair.scanned_ms + as_ms(shared.options.inventory_period),
     };
     let next_try = repair.queue.next_due_ms().filter(|_| !repair.is_paused);
@@ -135,7 +135,8 @@ async fn work(shared: &Arc<Shared>) -> u64 {
 fn next_item(shared: &Shared) -> Option<WorkItem> {
     let now_ms = shared.now_ms();
     let mut repair = shared.repair.lock();
-    if repair.is_paused || repair.inventory_wanted || shared.cancel.is_cancelled() {
+    let is_inventory_due = repair.inventory_wanted && now_ms >= repair.inventory_not_before_ms;
+    if repair.is_paused || is_inventory_due || shared.cancel.is_cancelled() {
         return None;
     }
     let item = repair.queue.pop(now_ms)?;

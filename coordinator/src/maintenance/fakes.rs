@@ -79,6 +79,8 @@ pub(super) struct FakeNode {
     pub(super) written: Arc<Mutex<Vec<ShardId>>>,
     /// Every write takes so long.
     pub(super) write_delay: Arc<Mutex<Duration>>,
+    /// Backends that never answer.
+    hung: Arc<Mutex<BTreeSet<BackendId>>>,
     /// Done once, when a listing is asked for.
     pub(super) on_list: Arc<Mutex<Option<Interruption>>>,
 }
@@ -102,6 +104,14 @@ impl FakeNode {
         backend.health = health;
         if health == BackendHealth::Wiped {
             backend.shards.clear();
+        }
+    }
+    pub(super) fn hang(&self, id: BackendId) {
+        self.hung.lock().insert(id);
+    }
+    async fn answer(&self, id: BackendId) {
+        if self.hung.lock().contains(&id) {
+            std::future::pending::<()>().await;
         }
     }
     pub(super) fn put(&self, id: BackendId, shard: ShardId) {
@@ -202,12 +212,14 @@ impl NodeClient for FakeNode {
         })
     }
     async fn stat_shard(&self, backend: BackendId, shard: ShardId) -> Result<Option<ShardStat>, ShardError> {
+        self.answer(backend).await;
         self.with(backend, false, |b| {
             let found = b.shards.get(&shard).filter(|s| !s.is_quarantined);
             Ok(found.map(|s| stat(shard, s.root, u64::try_from(s.bytes.len()).unwrap())))
         })
     }
     async fn delete_shards(&self, backend: BackendId, shards: Vec<ShardId>) -> Result<(), ShardError> {
+        self.answer(backend).await;
         self.with(backend, false, |b| {
             for shard in &shards {
                 b.shards.remove(shard);
@@ -222,6 +234,7 @@ impl NodeClient for FakeNode {
         after: Option<ShardId>,
         limit: usize,
     ) -> Result<Vec<ShardStat>, ShardError> {
+        self.answer(backend).await;
         let once = self.on_list.lock().take();
         if let Some(once) = once {
             once();
@@ -419,6 +432,7 @@ pub(super) struct FakeRebuilder {
     pub(super) node: FakeNode,
     pub(super) layout: crate::layout::Layout,
     pub(super) in_flight: Mutex<HashSet<SegmentId>>,
+    pub(super) being_read: Mutex<HashSet<SegmentId>>,
     pub(super) rebuilt: AtomicU64,
     /// What a write under way is said to place its shards by.
     pub(super) oldest_epoch: Mutex<Option<Epoch>>,
@@ -467,6 +481,9 @@ impl ShardRebuilder for FakeRebuilder {
     }
     fn oldest_epoch_in_flight(&self) -> Option<Epoch> {
         *self.oldest_epoch.lock()
+    }
+    fn segments_being_read(&self) -> HashSet<SegmentId> {
+        self.being_read.lock().clone()
     }
 }
 

@@ -1,7 +1,8 @@
 //! Frees the shards of deleted and overwritten objects.
 //!
-//! Shards are kept a little while for reads that had begun, unless so much waits that room is more urgent. A backend
-//! that does not answer is skipped: shards that come back with it have no owner and are swept as orphans.
+//! Shards are kept while a read of them is under way (for a day at most), and a little while for one about to begin, unless
+//! so much waits that room is more urgent. A backend that does not answer is skipped: shards that come back with it have no
+//! owner and are swept as orphans.
 
 use super::shared::{Shared, as_ms};
 use crate::metadata::{Garbage, MetadataError};
@@ -15,6 +16,9 @@ use std::time::Duration;
 const PERIOD: Duration = Duration::from_secs(1);
 /// Wait after metadata or a backend failed.
 const RETRY: Duration = Duration::from_secs(5);
+/// A read that takes longer than this has its shards freed under it: a client that has stopped reading must not keep room
+/// for ever. 5 GiB a day is 60 KiB/s.
+const READ_MS_MAX: u64 = 86_400_000;
 /// Shards freed in one call.
 const DELETE_BATCH: usize = 2048;
 
@@ -57,7 +61,12 @@ pub(crate) async fn collect(shared: &Shared, first_seen: &mut HashMap<u64, u64>)
     let is_due = |g: &Garbage| {
         is_full || now_ms.saturating_sub(first_seen.get(&g.sequence).copied().unwrap_or(now_ms)) >= delay_ms
     };
-    let due: Vec<Garbage> = waiting.into_iter().filter(is_due).collect();
+    let mut due: Vec<Garbage> = waiting.into_iter().filter(is_due).collect();
+    if !due.is_empty() {
+        let being_read = shared.rebuilder.segments_being_read();
+        let age_ms = |g: &Garbage| now_ms.saturating_sub(first_seen.get(&g.sequence).copied().unwrap_or(now_ms));
+        due.retain(|g| !being_read.contains(&g.segment.segment_id()) || age_ms(g) >= READ_MS_MAX);
+    }
     if due.is_empty() {
         return Ok(false);
     }

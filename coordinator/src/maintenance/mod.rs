@@ -15,6 +15,7 @@ mod health;
 mod inspect;
 mod layout_change;
 mod orphans;
+mod patient_node;
 mod rate;
 mod report;
 mod scan;

@@ -6,7 +6,7 @@
 use super::shared::{Shared, as_ms};
 use crate::repair::Unowned;
 use holdfast_proto::{BackendId, SegmentId, ShardId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// Looks at shards that an inventory could not account for. Returns how many were freed on each backend.
 pub(crate) async fn sweep(shared: &Shared, unowned: Vec<Unowned>) -> BTreeMap<BackendId, u64> {
@@ -15,8 +15,9 @@ pub(crate) async fn sweep(shared: &Shared, unowned: Vec<Unowned>) -> BTreeMap<Ba
         segments.entry(found.shard.segment).or_default().push(found);
     }
     let mut orphans: BTreeMap<BackendId, Vec<ShardId>> = BTreeMap::new();
+    let being_read = if segments.is_empty() { HashSet::new() } else { shared.rebuilder.segments_being_read() };
     for (segment, copies) in segments {
-        if is_orphan(shared, segment).await {
+        if !being_read.contains(&segment) && is_orphan(shared, segment).await {
             for copy in copies {
                 orphans.entry(copy.backend).or_default().push(copy.shard);
             }

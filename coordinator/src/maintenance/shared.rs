@@ -3,6 +3,7 @@
 //!
 //! **Invariant:** no lock is held across an await.
 
+use super::patient_node::PatientNode;
 use super::rate::{ByteBudget, RateMeter};
 use crate::layout::Layout;
 use crate::metadata::Metadata;
@@ -49,7 +50,7 @@ pub struct MaintenanceOptions {
     pub scrub_bytes_per_second_max: u64,
     /// How often every backend is scrubbed; zero for never.
     pub scrub_period: Duration,
-    /// How long shards of deleted objects are kept for reads that had begun.
+    /// How long shards of deleted objects are kept at least, for reads that are about to begin.
     pub garbage_delay: Duration,
     /// Segments of garbage looked at at a time; more than these waiting are freed without delay.
     pub garbage_batch: usize,
@@ -92,6 +93,8 @@ pub trait ShardRebuilder: Send + Sync + 'static {
     fn is_in_flight(&self, segment: SegmentId) -> bool;
     /// The oldest epoch that a write under way places its shards by; `None` if nothing is being written.
     fn oldest_epoch_in_flight(&self) -> Option<Epoch>;
+    /// The segments that reads under way are of.
+    fn segments_being_read(&self) -> HashSet<SegmentId>;
 }
 
 #[async_trait]
@@ -109,6 +112,9 @@ impl ShardRebuilder for ObjectPath {
     }
     fn oldest_epoch_in_flight(&self) -> Option<Epoch> {
         ObjectPath::oldest_epoch_in_flight(self)
+    }
+    fn segments_being_read(&self) -> HashSet<SegmentId> {
+        ObjectPath::segments_being_read(self)
     }
 }
 
@@ -134,6 +140,8 @@ pub(crate) struct RepairState {
     pub(crate) phase: Phase,
     pub(crate) is_paused: bool,
     pub(crate) inventory_wanted: bool,
+    /// Until then what the last inventory found is worked on, whatever has happened since.
+    pub(crate) inventory_not_before_ms: u64,
     /// Moves that looked complete wait for writes by an older layout to end.
     pub(crate) waits_for_fence: bool,
     /// Grows with every event that may have cost shards.
@@ -211,6 +219,7 @@ impl Shared {
             phase: Phase::Scanning,
             is_paused: false,
             inventory_wanted: true,
+            inventory_not_before_ms: 0,
             waits_for_fence: false,
             doubts: 0,
             doubts_settled: None,
@@ -232,7 +241,7 @@ impl Shared {
         };
         Self {
             metadata,
-            node,
+            node: Arc::new(PatientNode::new(node)),
             layout,
             rebuilder,
             repair: Mutex::new(repair),

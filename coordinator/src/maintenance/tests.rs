@@ -67,6 +67,7 @@ async fn world(backends: usize, segments: u64, options: MaintenanceOptions, befo
         node: node.clone(),
         layout: layout.clone(),
         in_flight: Mutex::new(HashSet::new()),
+        being_read: Mutex::new(HashSet::new()),
         rebuilt: AtomicU64::new(0),
         oldest_epoch: Mutex::new(None),
     });
@@ -517,5 +518,51 @@ async fn a_large_store_is_repaired_through_small_windows_and_a_small_queue() {
     .await;
     world.until_whole_and_tidy().await;
     assert_eq!(world.node.count(world.backend("d1")), 5_000);
+    world.maintenance.shutdown().await;
+}
+
+#[tokio::test]
+async fn garbage_that_is_being_read_waits_for_its_readers() {
+    let world = world(6, 10, options(), |w| {
+        let mut segments = w.metadata.segments.lock();
+        for number in 0..4 {
+            let (_, segment) = segments.remove(&segment_id(number)).unwrap();
+            w.metadata.garbage.lock().insert(number, segment);
+        }
+        *w.rebuilder.being_read.lock() = HashSet::from([segment_id(1), segment_id(3)]);
+    })
+    .await;
+    world.until("what nobody reads is freed", |w| w.metadata.garbage.lock().len() == 2).await;
+    let total = |w: &World| (1..=6).map(|n| w.node.count(w.backend(&format!("d{n}")))).sum::<usize>();
+    for _ in 0..5 {
+        // Neither as garbage nor as an orphan.
+        world.maintenance.repair_start().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(total(&world), 8 * 6);
+    }
+    world.rebuilder.being_read.lock().clear();
+    world.until("the rest is freed", |w| w.metadata.garbage.lock().is_empty() && total(w) == 6 * 6).await;
+    world.maintenance.shutdown().await;
+}
+
+#[tokio::test]
+async fn repair_gets_on_while_inventories_are_asked_for_without_end() {
+    let world = world(6, 40, options(), |w| {
+        let lost = w.backend("d2");
+        for shard in w.shards().into_iter().filter(|shard| w.place(*shard) == lost) {
+            w.node.drop_shard(lost, shard);
+        }
+    })
+    .await;
+    let repair = world.maintenance.shared.clone();
+    let flapping = tokio::spawn(async move {
+        loop {
+            repair.request_inventory(shared::Doubt::FewerShards);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    world.until("every shard is in its place", |w| w.shards().iter().all(|s| w.node.holds_good(w.place(*s), *s))).await;
+    flapping.abort();
+    world.until_whole_and_tidy().await;
     world.maintenance.shutdown().await;
 }

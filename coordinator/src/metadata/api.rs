@@ -89,6 +89,12 @@ pub enum MetadataError {
         /// What and the limit.
         reason: String,
     },
+    /// The metadata's file system has no room for more. Nothing was written.
+    #[error("no room for metadata: {reason}")]
+    Full {
+        /// What to do.
+        reason: String,
+    },
     /// Consensus or storage failed; the outcome may be unknown.
     #[error("metadata unavailable: {reason}")]
     Unavailable {
@@ -112,6 +118,7 @@ impl MetadataError {
             | Self::AccessKeyExists { .. } => ErrorKind::Conflict,
             Self::StaleEpoch { .. } => ErrorKind::Refresh,
             Self::InvalidPart { .. } | Self::Invalid { .. } => ErrorKind::Invalid,
+            Self::Full { .. } => ErrorKind::Full,
             Self::Unavailable { .. } => ErrorKind::Retry,
         }
     }
@@ -394,7 +401,7 @@ pub trait Metadata: Send + Sync + 'static {
     async fn bucket_create(&self, name: &str, owner: &str, now_ms: u64) -> MetadataResult<Bucket>;
     /// All buckets by name.
     async fn bucket_list(&self) -> MetadataResult<Vec<Bucket>>;
-    /// Fences the bucket, checks that its ranges are empty, removes it; lifts the fence if they are not.
+    /// Removes the bucket if it is empty. Goes on when its caller is dropped.
     async fn bucket_delete(&self, name: &str) -> MetadataResult<()>;
     /// Sets versioning (never back to `Unversioned`).
     async fn bucket_set_versioning(&self, name: &str, versioning: Versioning) -> MetadataResult<()>;

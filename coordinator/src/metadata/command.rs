@@ -9,11 +9,11 @@ use holdfast_proto::manifest::{AccessKey, Bucket, ObjectVersion, Pair, Part, Upl
 /// One entry of a group's log.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Command {
-    #[prost(oneof = "Kind", tags = "1,2,3,4,5,6,7,8,20,21,22,23,24,25,26,27,28,29")]
+    #[prost(oneof = "Kind", tags = "1,2,3,4,5,7,8,9,20,21,22,23,24,25,26,27,28,29")]
     pub(super) kind: Option<Kind>,
 }
 
-/// What to do. 1..=19 are the root group's, 20.. the ranges'.
+/// What to do. 1..=19 are the root group's, 20.. the ranges'. 6 was a removal of a bucket by its name alone.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub(super) enum Kind {
     #[prost(message, tag = "1")]
@@ -26,12 +26,12 @@ pub(super) enum Kind {
     BucketCreate(BucketCreate),
     #[prost(message, tag = "5")]
     BucketFence(BucketFence),
-    #[prost(string, tag = "6")]
-    BucketRemove(String),
     #[prost(message, tag = "7")]
     BucketVersioning(BucketVersioning),
     #[prost(message, tag = "8")]
     BucketTags(BucketTags),
+    #[prost(message, tag = "9")]
+    BucketRemove(BucketRemove),
     #[prost(message, tag = "20")]
     Put(Put),
     #[prost(message, tag = "21")]
@@ -79,6 +79,15 @@ pub(super) struct BucketFence {
     pub(super) name: String,
     #[prost(bool, tag = "2")]
     pub(super) on: bool,
+}
+
+/// Removes a fenced bucket. By its id, too: a bucket made anew under the name is another one.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct BucketRemove {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(uint64, tag = "2")]
+    pub(super) id: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -17,6 +17,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The one voter of a group on one machine. Becomes the node's number when groups have several.
@@ -84,7 +85,7 @@ pub(super) type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
 pub(super) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
 pub(super) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
 pub(super) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
-type CommittedLeaderId = openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>;
+pub(super) type CommittedLeaderId = openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>;
 
 /// The stored form of an entry: format, term, node, index, kind, payload.
 pub(super) fn encode_entry(entry: &Entry) -> io::Result<Vec<u8>> {
@@ -133,6 +134,10 @@ pub(super) fn decode_entry(bytes: &[u8]) -> io::Result<Entry> {
 /// A group of one voter, running.
 pub(super) struct Group {
     raft: Raft<TypeConfig, StateMachine>,
+    log: Arc<LogDatabase>,
+    state: Arc<GroupState>,
+    /// A proposal ended without an answer: it may be in the log and not in the state.
+    has_lost_answers: AtomicBool,
 }
 
 impl Group {
@@ -154,9 +159,11 @@ impl Group {
             ..Config::default()
         };
         let config = Arc::new(config.validate().map_err(|e| unavailable(e.to_string()))?);
-        let log = GroupLog::open(log, number).map_err(|e| unavailable(e.to_string()))?;
-        let machine = StateMachine::new(state);
-        let raft = Raft::new(VOTER, config, NoPeers, log, machine).await.map_err(|e| unavailable(e.to_string()))?;
+        let group_log = GroupLog::open(log.clone(), number).map_err(|e| unavailable(e.to_string()))?;
+        state.check_reaches(group_log.purged()).map_err(|e| unavailable(e.to_string()))?;
+        let machine = StateMachine::new(state.clone());
+        let raft =
+            Raft::new(VOTER, config, NoPeers, group_log, machine).await.map_err(|e| unavailable(e.to_string()))?;
         if !raft.is_initialized().await.map_err(|e| unavailable(e.to_string()))? {
             let members = BTreeMap::from([(VOTER, BasicNode::default())]);
             raft.initialize(members).await.map_err(|e| unavailable(e.to_string()))?;
@@ -166,7 +173,7 @@ impl Group {
             .metrics(|m| m.current_leader == Some(VOTER), "the lone voter leads")
             .await
             .map_err(|e| unavailable(e.to_string()))?;
-        let group = Self { raft };
+        let group = Self { raft, log, state, has_lost_answers: AtomicBool::new(false) };
         // A blank entry committed and applied puts everything before it behind us.
         let recovered = tokio::time::timeout(RECOVERY_LIMIT, group.raft.write_blank()).await;
         recovered
@@ -181,13 +188,25 @@ impl Consensus for Group {
     async fn propose(&self, command: Command) -> ApplyResult {
         match self.raft.client_write(Proposal(Arc::new(command))).await {
             Ok(response) => response.data.0,
-            Err(error) => Err(MetadataError::Unavailable { reason: error.to_string() }),
+            Err(error) => {
+                self.has_lost_answers.store(true, Ordering::Release);
+                Err(MetadataError::Unavailable { reason: error.to_string() })
+            }
         }
     }
 
     /// A lone voter is always the newest: what it has applied is what was acknowledged, for it answers only after
     /// applying. So there is nobody to ask, and a read costs nothing; with more voters this becomes a read index.
+    ///
+    /// After a failure this no longer holds: the log may hold commands that the state never saw and the next start will
+    /// apply. Who reads then could take a segment for an orphan that its record, in the log, refers to. So nobody reads.
     async fn read_barrier(&self) -> MetadataResult<()> {
+        let has_failed =
+            self.log.has_failed() || self.state.has_failed() || self.has_lost_answers.load(Ordering::Acquire);
+        if has_failed {
+            let reason = "the metadata could not be written; the server must be started anew".to_owned();
+            return Err(MetadataError::Unavailable { reason });
+        }
         if self.raft.is_leader() {
             return Ok(());
         }

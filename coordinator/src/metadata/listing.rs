@@ -3,10 +3,11 @@
 
 use super::api::{
     ListEntry, ListPage, ListRequest, ListVersionsRequest, UploadEntry, UploadPage, VersionEntry, VersionPage,
+    VersionSelector,
 };
 use super::keys;
 use super::kv::{Family, KvResult, KvView, Scan};
-use super::state::decode;
+use super::state::{decode, find_version};
 use holdfast_proto::manifest::{ObjectVersion, Upload};
 use holdfast_proto::{BucketId, VersionId};
 
@@ -79,7 +80,8 @@ pub(super) fn list<V: KvView>(view: &V, bucket: BucketId, request: &ListRequest)
 
 /// A page of all versions, newest first within a key.
 ///
-/// `Objects` and `Versions` are merged key by key: both are in key order, so one key is gathered at a time.
+/// Newest versions come from `Objects`, the others from `Versions`: a page's worth of rows is read of each, from where
+/// the page begins, and merged. Both are in key order.
 pub(super) fn list_versions<V: KvView>(
     view: &V,
     bucket: BucketId,
@@ -89,131 +91,150 @@ pub(super) fn list_versions<V: KvView>(
     if request.limit == 0 {
         return Ok(page);
     }
-    // First the marker's own key, from the version named on.
-    let mut position = Position::start(request);
-    let mut last = (request.key_marker.clone(), request.version_marker.clone());
-    while let Some(key) = next_key(view, bucket, &request.prefix, &position)? {
-        if let Some(common) = rolled_up(&key, &request.prefix, &request.delimiter) {
-            let common = common.to_owned();
-            if page.entries.len() + page.common_prefixes.len() == request.limit {
-                page.next = Some(last);
-                return Ok(page);
-            }
-            last = (common.clone(), String::new());
-            position = Position::AfterPrefix(common.clone());
-            page.common_prefixes.push(common);
+    let begin = versions_begin(view, bucket, request)?;
+    let mut newest = newest_rows(view, bucket, request, &begin.objects)?.into_iter().peekable();
+    let mut older = older_rows(view, bucket, request, &begin.versions)?.into_iter().peekable();
+    let mut last = None;
+    loop {
+        // The newest version of a key comes before its others.
+        let is_newest = match (newest.peek(), older.peek()) {
+            (Some(one), Some(other)) => one.name() <= other.name(),
+            (one, _) => one.is_some(),
+        };
+        let Some(row) = (if is_newest { newest.next() } else { older.next() }) else { return Ok(page) };
+        // A prefix that holds keys of both families comes from both.
+        if matches!(&row, VersionRow::Common(common) if page.common_prefixes.last() == Some(common)) {
             continue;
         }
-        let resume = (key == request.key_marker).then_some(request.version_marker.as_str()).filter(|m| !m.is_empty());
-        let full = gather_versions(view, bucket, &key, resume, request.limit, &mut page, &mut last)?;
-        if full {
-            page.next = Some(last);
+        if page.entries.len() + page.common_prefixes.len() == request.limit {
+            page.next = last;
             return Ok(page);
         }
-        position = Position::AfterKey(key);
-    }
-    Ok(page)
-}
-
-/// Where a version listing goes on.
-enum Position {
-    At(String),
-    AfterKey(String),
-    AfterPrefix(String),
-}
-
-impl Position {
-    fn start(request: &ListVersionsRequest) -> Self {
-        let marker = &request.key_marker;
-        if marker.is_empty() {
-            return Self::At(String::new());
-        }
-        if !request.version_marker.is_empty() {
-            return Self::At(marker.clone());
-        }
-        match rolled_up(marker, &request.prefix, &request.delimiter) {
-            Some(common) if common == marker => Self::AfterPrefix(marker.clone()),
-            _ => Self::AfterKey(marker.clone()),
+        match row {
+            VersionRow::Common(common) => {
+                last = Some((common.clone(), String::new()));
+                page.common_prefixes.push(common);
+            }
+            VersionRow::Version(key, version) => {
+                let name = version.s3_version_id();
+                last = Some((key.clone(), name.clone()));
+                page.entries.push(VersionEntry {
+                    entry: entry_of(&key, &version),
+                    version: name,
+                    is_latest: is_newest,
+                    delete_marker: version.delete_marker,
+                });
+            }
         }
     }
 }
 
-/// The first key with the prefix at or after a position, in either family.
-fn next_key<V: KvView>(view: &V, bucket: BucketId, prefix: &str, position: &Position) -> KvResult<Option<String>> {
-    let floor = keys::object(bucket, prefix);
-    let plain = match position {
-        Position::At(key) => keys::object(bucket, key),
-        Position::AfterKey(key) => [keys::object(bucket, key).as_slice(), &[0]].concat(),
-        Position::AfterPrefix(common) => keys::after_prefix(&keys::object(bucket, common)),
-    };
-    let mut found: Option<String> = None;
-    view.scan(Family::Objects, &plain.max(floor.clone()), &mut |stored, _, _| {
-        found = stored.starts_with(&floor).then(|| keys::object_key(stored).map(str::to_owned)).flatten();
-        Ok(Scan::Stop)
-    })?;
-
-    let floor = keys::escaped_start(bucket, prefix);
-    let escaped = match position {
-        Position::At(key) => keys::escaped_start(bucket, key),
-        Position::AfterKey(key) => keys::after_prefix(&keys::key_prefix(bucket, key)),
-        Position::AfterPrefix(common) => keys::after_prefix(&keys::escaped_start(bucket, common)),
-    };
-    view.scan(Family::Versions, &escaped.max(floor.clone()), &mut |stored, _, _| {
-        if stored.starts_with(&floor)
-            && let Some((key, _)) = keys::split_escaped(stored)
-        {
-            found = Some(found.take().map_or(key.clone(), |f| f.min(key)));
-        }
-        Ok(Scan::Stop)
-    })?;
-    Ok(found)
+/// A row of a version listing, before the merge.
+enum VersionRow {
+    Version(String, Box<ObjectVersion>),
+    Common(String),
 }
 
-/// Adds the versions of one key after `resume` (an S3 version id); true when the page was full before all were in.
-fn gather_versions<V: KvView>(
+impl VersionRow {
+    /// What rows are ordered by. Every key that begins with a common prefix rolls up to it, so none falls between.
+    fn name(&self) -> &str {
+        match self {
+            Self::Version(name, _) | Self::Common(name) => name,
+        }
+    }
+}
+
+/// Where a page of versions begins in each family.
+struct VersionsBegin {
+    objects: Vec<u8>,
+    versions: Vec<u8>,
+}
+
+fn versions_begin<V: KvView>(view: &V, bucket: BucketId, request: &ListVersionsRequest) -> KvResult<VersionsBegin> {
+    let floor = VersionsBegin {
+        objects: keys::object(bucket, &request.prefix),
+        versions: keys::escaped_start(bucket, &request.prefix),
+    };
+    let marker = request.key_marker.as_str();
+    if marker.is_empty() {
+        return Ok(floor);
+    }
+    let mut begin = VersionsBegin {
+        objects: [keys::object(bucket, marker).as_slice(), &[0]].concat(),
+        versions: keys::after_prefix(&keys::key_prefix(bucket, marker)),
+    };
+    if !request.version_marker.is_empty() {
+        if let Some(after) = marked_version(view, bucket, marker, &request.version_marker)? {
+            begin.versions = [keys::version(bucket, marker, after).as_slice(), &[0]].concat();
+            // The version marked was the newest, and is gone by now: what is newest now was behind it.
+            let newest = find_version(view, bucket, marker, VersionSelector::Current)?;
+            if newest.is_some_and(|(_, newest)| newest.version_id() < after) {
+                begin.objects = keys::object(bucket, marker);
+            }
+        }
+    } else if rolled_up(marker, &request.prefix, &request.delimiter) == Some(marker) {
+        begin.objects = keys::after_prefix(&keys::object(bucket, marker));
+        begin.versions = keys::after_prefix(&keys::escaped_start(bucket, marker));
+    }
+    Ok(VersionsBegin { objects: begin.objects.max(floor.objects), versions: begin.versions.max(floor.versions) })
+}
+
+/// The id of a version that a marker names, whether it is still there or not; of a `null` one only if it is.
+fn marked_version<V: KvView>(view: &V, bucket: BucketId, key: &str, marker: &str) -> KvResult<Option<VersionId>> {
+    if let Ok(id) = marker.parse() {
+        return Ok(Some(id));
+    }
+    Ok(find_version(view, bucket, key, VersionSelector::Null)?.map(|(_, version)| version.version_id()))
+}
+
+/// A page's rows of `Objects` and one more.
+fn newest_rows<V: KvView>(
     view: &V,
     bucket: BucketId,
-    key: &str,
-    resume: Option<&str>,
-    limit: usize,
-    page: &mut VersionPage,
-    last: &mut (String, String),
-) -> KvResult<bool> {
-    let mut passed = resume.is_none();
-    let mut full = false;
-    let mut add = |version: &ObjectVersion, is_latest: bool| {
-        let name = version.s3_version_id();
-        if !passed {
-            passed = Some(name.as_str()) == resume;
-            return true;
+    request: &ListVersionsRequest,
+    from: &[u8],
+) -> KvResult<Vec<VersionRow>> {
+    let floor = keys::object(bucket, &request.prefix);
+    let mut rows = Vec::new();
+    view.scan(Family::Objects, from, &mut |stored, value, seek| {
+        if !stored.starts_with(&floor) || rows.len() > request.limit {
+            return Ok(Scan::Stop);
         }
-        if page.entries.len() + page.common_prefixes.len() == limit {
-            full = true;
-            return false;
+        let Some(key) = keys::object_key(stored) else { return Ok(Scan::Next) };
+        if let Some(common) = rolled_up(key, &request.prefix, &request.delimiter) {
+            *seek = keys::after_prefix(&keys::object(bucket, common));
+            rows.push(VersionRow::Common(common.to_owned()));
+            return Ok(if seek.is_empty() { Scan::Stop } else { Scan::Seek });
         }
-        *last = (key.to_owned(), name.clone());
-        page.entries.push(VersionEntry {
-            entry: entry_of(key, version),
-            version: name,
-            is_latest,
-            delete_marker: version.delete_marker,
-        });
-        true
-    };
-    let mut go_on = true;
-    if let Some(stored) = view.get(Family::Objects, &keys::object(bucket, key))? {
-        go_on = add(&decode(Family::Objects, &stored)?, true);
-    }
-    if go_on {
-        let prefix = keys::key_prefix(bucket, key);
-        view.scan(Family::Versions, &prefix, &mut |stored, value, _| {
-            if !stored.starts_with(&prefix) {
-                return Ok(Scan::Stop);
-            }
-            Ok(if add(&decode(Family::Versions, value)?, false) { Scan::Next } else { Scan::Stop })
-        })?;
-    }
-    Ok(full)
+        rows.push(VersionRow::Version(key.to_owned(), Box::new(decode(Family::Objects, value)?)));
+        Ok(Scan::Next)
+    })?;
+    Ok(rows)
+}
+
+/// A page's rows of `Versions` and one more.
+fn older_rows<V: KvView>(
+    view: &V,
+    bucket: BucketId,
+    request: &ListVersionsRequest,
+    from: &[u8],
+) -> KvResult<Vec<VersionRow>> {
+    let floor = keys::escaped_start(bucket, &request.prefix);
+    let mut rows = Vec::new();
+    view.scan(Family::Versions, from, &mut |stored, value, seek| {
+        if !stored.starts_with(&floor) || rows.len() > request.limit {
+            return Ok(Scan::Stop);
+        }
+        let Some((key, _)) = keys::split_escaped(stored) else { return Ok(Scan::Next) };
+        if let Some(common) = rolled_up(&key, &request.prefix, &request.delimiter) {
+            *seek = keys::after_prefix(&keys::escaped_start(bucket, common));
+            rows.push(VersionRow::Common(common.to_owned()));
+            return Ok(if seek.is_empty() { Scan::Stop } else { Scan::Seek });
+        }
+        rows.push(VersionRow::Version(key, Box::new(decode(Family::Versions, value)?)));
+        Ok(Scan::Next)
+    })?;
+    Ok(rows)
 }
 
 /// A page of uploads in progress in (key, upload id) order.

@@ -20,6 +20,7 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
@@ -28,8 +29,10 @@ use tokio::sync::oneshot;
 const QUEUE_MAX: usize = 4096;
 /// Requests taken into one batch.
 const BATCH_MAX: usize = 1024;
-/// Entries kept in memory per group after they were applied. Enough to cover what is in flight many times over.
+/// Entries kept in memory per group after they were committed. Enough to cover what is in flight many times over.
 const RECENT_ENTRIES_MAX: usize = 512;
+/// Their bytes, as stored: 512 inline objects of 16 KiB. A completion of 10,000 parts alone is half a MiB.
+const RECENT_BYTES_MAX: usize = 8 << 20;
 /// Bytes of the write-ahead log kept before memtables are flushed; purged entries then never reach a table.
 const LOG_BYTES_MAX: u64 = 64 << 20;
 
@@ -56,6 +59,7 @@ pub(super) struct LogDatabase {
     db: Arc<DB>,
     queue: Mutex<Option<SyncSender<Request>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    has_failed: Arc<AtomicBool>,
 }
 
 impl LogDatabase {
@@ -73,12 +77,18 @@ impl LogDatabase {
         options.set_max_log_file_size(8 << 20);
         let db = Arc::new(DB::open(&options, directory).map_err(|e| open_error(directory, &e))?);
         let (queue, requests) = sync_channel(QUEUE_MAX);
-        let of_writer = db.clone();
+        let (of_writer, has_failed) = (db.clone(), Arc::new(AtomicBool::new(false)));
+        let told = has_failed.clone();
         let writer = std::thread::Builder::new()
             .name("metadata-log".to_owned())
-            .spawn(move || write_loop(&of_writer, &requests))
+            .spawn(move || write_loop(&of_writer, &requests, &told))
             .map_err(|e| MetadataError::Unavailable { reason: format!("start the log writer: {e}") })?;
-        Ok(Arc::new(Self { db, queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(writer)) }))
+        Ok(Arc::new(Self { db, queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(writer)), has_failed }))
+    }
+
+    /// Whether a write failed. From then on nobody knows what the log holds until it is read at the next start.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
     }
 
     fn submit(&self, request: Request) -> io::Result<()> {
@@ -98,7 +108,14 @@ impl LogDatabase {
     }
 }
 
-fn write_loop(db: &DB, requests: &Receiver<Request>) {
+impl Drop for LogDatabase {
+    /// Waits for the writer, which has the files open, so that they can be opened again.
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn write_loop(db: &DB, requests: &Receiver<Request>, has_failed: &AtomicBool) {
     let mut synced = WriteOptions::default();
     synced.set_sync(true);
     let mut failed: Option<String> = None;
@@ -126,6 +143,7 @@ fn write_loop(db: &DB, requests: &Receiver<Request>) {
             if let Err(error) = db.write_opt(batch, &synced) {
                 tracing::error!(%error, "the metadata log cannot be written; metadata stops here");
                 failed = Some(error.to_string());
+                has_failed.store(true, Ordering::Release);
             }
             metrics::histogram!("holdfast_metadata_log_sync_seconds").record(started.elapsed().as_secs_f64());
             metrics::histogram!("holdfast_metadata_log_batch_requests").record(waiting.len() as f64);
@@ -157,12 +175,52 @@ pub(super) struct GroupLog {
 
 #[derive(Default)]
 struct Shared {
-    recent: BTreeMap<u64, Entry>,
+    recent: Recent,
     last: Option<LogId>,
     purged: Option<LogId>,
     vote: Option<Vote>,
     committed: Option<LogId>,
     committed_is_new: bool,
+}
+
+/// The newest entries, without gaps, each with its stored length.
+#[derive(Default)]
+struct Recent {
+    entries: BTreeMap<u64, (Entry, usize)>,
+    bytes: usize,
+}
+
+impl Recent {
+    fn first(&self) -> Option<u64> {
+        self.entries.first_key_value().map(|(index, _)| *index)
+    }
+
+    fn push(&mut self, entry: Entry, bytes: usize) {
+        self.bytes += bytes;
+        if let Some((_, replaced)) = self.entries.insert(entry.log_id().index, (entry, bytes)) {
+            self.bytes -= replaced;
+        }
+    }
+
+    fn read(&self, range: std::ops::Range<u64>) -> impl Iterator<Item = Entry> + '_ {
+        self.entries.range(range).map(|(_, (entry, _))| entry.clone())
+    }
+
+    /// Forgets entries from the front until the rest is within the limits. Those not yet `committed` stay: only what is
+    /// committed is certain to be in the database.
+    fn shrink(&mut self, committed: u64) {
+        while self.entries.len() > RECENT_ENTRIES_MAX || self.bytes > RECENT_BYTES_MAX {
+            match self.entries.first_entry() {
+                Some(first) if *first.key() < committed => self.bytes -= first.remove().1,
+                _ => break,
+            }
+        }
+    }
+
+    fn keep(&mut self, range: std::ops::Range<u64>) {
+        self.entries.retain(|index, _| range.contains(index));
+        self.bytes = self.entries.values().map(|(_, bytes)| bytes).sum();
+    }
 }
 
 impl GroupLog {
@@ -172,9 +230,14 @@ impl GroupLog {
         let vote = log.read_row(ROW_VOTE)?.map(|v| from_json(&v)).transpose()?;
         let committed = log.read_row(ROW_COMMITTED)?.map(|v| from_json(&v)).transpose()?;
         let purged: Option<LogId> = log.read_row(ROW_PURGED)?.map(|v| from_json(&v)).transpose()?;
-        let last = log.last_stored()?.map(|e| e.log_id()).or(purged);
+        let last = log.last_stored()?.map(|e| e.log_id()).max(purged);
         *log.shared.lock() = Shared { last, purged, vote, committed, ..Shared::default() };
         Ok(log)
+    }
+
+    /// The last entry dropped from the log: the state must hold everything up to it.
+    pub(super) fn purged(&self) -> Option<LogId> {
+        self.shared.lock().purged
     }
 
     fn row(&self, kind: u8) -> Vec<u8> {
@@ -240,19 +303,22 @@ impl RaftLogReader<TypeConfig> for GroupLog {
             Bound::Excluded(&i) => i,
             Bound::Unbounded => u64::MAX,
         };
-        let first_recent = {
-            let shared = self.shared.lock();
-            let first = shared.recent.first_key_value().map_or(u64::MAX, |(index, _)| *index);
-            if first <= from {
-                return Ok(shared.recent.range(from..to.max(from)).map(|(_, entry)| entry.clone()).collect());
-            }
-            first
-        };
-        // Older ones from the database, then those still in memory.
-        let mut found = self.stored_entries(from, to.min(first_recent))?;
-        if to > first_recent {
-            let shared = self.shared.lock();
-            found.extend(shared.recent.range(first_recent..to).map(|(_, entry)| entry.clone()));
+        let mut found = Vec::new();
+        let mut at = from;
+        // Older ones from the database, then those in memory. While the database is read, entries may leave memory:
+        // those are read from it, too, in the next round.
+        while at < to {
+            let until = {
+                let shared = self.shared.lock();
+                let first = shared.recent.first().unwrap_or(u64::MAX);
+                if first <= at {
+                    found.extend(shared.recent.read(at..to));
+                    return Ok(found);
+                }
+                first.min(to)
+            };
+            found.extend(self.stored_entries(at, until)?);
+            at = until;
         }
         Ok(found)
     }
@@ -304,23 +370,18 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             let mut shared = self.shared.lock();
             for entry in entries {
                 let id = entry.log_id();
-                batch.push((self.entry_key(id.index), Some(super::group::encode_entry(&entry)?)));
+                let stored = super::group::encode_entry(&entry)?;
                 shared.last = Some(id);
-                shared.recent.insert(id.index, entry);
+                shared.recent.push(entry, stored.len());
+                batch.push((self.entry_key(id.index), Some(stored)));
             }
             if std::mem::take(&mut shared.committed_is_new)
                 && let Some(committed) = &shared.committed
             {
                 batch.push((self.row(ROW_COMMITTED), Some(to_json(committed)?)));
             }
-            // Applied entries beyond the limit leave memory; those not yet committed never do.
-            let applied = shared.committed.map_or(0, |c| c.index);
-            while shared.recent.len() > RECENT_ENTRIES_MAX {
-                match shared.recent.first_key_value() {
-                    Some((&index, _)) if index < applied => shared.recent.pop_first(),
-                    _ => break,
-                };
-            }
+            let committed = shared.committed.map_or(0, |c| c.index);
+            shared.recent.shrink(committed);
         }
         self.database.submit(Request { batch, delete_before: None, done: Done::Flushed(callback) })
     }
@@ -329,7 +390,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         let from = last.map_or(0, |id| id.index + 1);
         {
             let mut shared = self.shared.lock();
-            shared.recent.split_off(&from);
+            shared.recent.keep(0..from);
             shared.last = last.or(shared.purged);
         }
         let range = (self.entry_key(from), self.entry_key(u64::MAX));
@@ -340,7 +401,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         {
             let mut shared = self.shared.lock();
             shared.purged = Some(log_id);
-            shared.recent = shared.recent.split_off(&(log_id.index + 1));
+            shared.recent.keep(log_id.index + 1..u64::MAX);
             if shared.last < Some(log_id) {
                 shared.last = Some(log_id);
             }
@@ -358,4 +419,70 @@ fn to_json<T: serde::Serialize>(value: &T) -> io::Result<Vec<u8>> {
 
 fn from_json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
     serde_json::from_slice(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::command::{Command, Kind};
+    use crate::metadata::group::{CommittedLeaderId, Proposal};
+    use openraft::EntryPayload;
+
+    fn log_id(index: u64) -> LogId {
+        LogId { leader_id: CommittedLeaderId { term: 1, node_id: 1 }, index }
+    }
+
+    fn entry(index: u64, bytes: usize) -> Entry {
+        let command = Command { kind: Some(Kind::KeyDelete("x".repeat(bytes))) };
+        Entry { log_id: log_id(index), payload: EntryPayload::Normal(Proposal(Arc::new(command))) }
+    }
+
+    /// Returns when the entries are in the database.
+    async fn append(log: &mut GroupLog, entries: Vec<Entry>) {
+        log.append(entries, IOFlushed::noop()).await.unwrap();
+        log.write_and_wait(|done| Request { batch: Vec::new(), delete_before: None, done }).await.unwrap();
+    }
+
+    async fn indexes(log: &mut GroupLog, range: std::ops::Range<u64>) -> Vec<u64> {
+        log.try_get_log_entries(range).await.unwrap().iter().map(|e| e.log_id.index).collect()
+    }
+
+    #[tokio::test]
+    async fn memory_is_bounded_by_bytes_and_what_left_it_is_read_from_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = LogDatabase::open(directory.path()).unwrap();
+        let mut log = GroupLog::open(database.clone(), 1).unwrap();
+        for index in 0..40 {
+            append(&mut log, vec![entry(index, 1 << 20)]).await;
+            log.save_committed(Some(log_id(index))).await.unwrap();
+        }
+        let (first, bytes) = {
+            let shared = log.shared.lock();
+            (shared.recent.first().unwrap(), shared.recent.bytes)
+        };
+        assert!(first > 20, "entries from {first} on are in memory");
+        // The last one appended was not committed when memory was looked at.
+        assert!(bytes <= RECENT_BYTES_MAX + (2 << 20), "{bytes}");
+        for range in [0..40, 0..first, first..40, first - 1..first + 1, 39..40, 17..17, 5..5000] {
+            let expected: Vec<u64> = (range.start..range.end.min(40)).collect();
+            assert_eq!(indexes(&mut log, range.clone()).await, expected, "{range:?}");
+        }
+        database.stop();
+    }
+
+    #[tokio::test]
+    async fn what_was_purged_is_behind_after_a_restart_even_if_a_row_of_it_came_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = LogDatabase::open(directory.path()).unwrap();
+        let mut log = GroupLog::open(database.clone(), 1).unwrap();
+        append(&mut log, (0..5).map(|index| entry(index, 10)).collect()).await;
+        log.purge(log_id(4)).await.unwrap();
+        let stale = super::super::group::encode_entry(&entry(2, 10)).unwrap();
+        let row = (log.entry_key(2), Some(stale));
+        log.write_and_wait(|done| Request { batch: vec![row], delete_before: None, done }).await.unwrap();
+        let state = GroupLog::open(database.clone(), 1).unwrap().get_log_state().await.unwrap();
+        assert_eq!(state.last_log_id.map(|id| id.index), Some(4));
+        assert_eq!(state.last_purged_log_id.map(|id| id.index), Some(4));
+        database.stop();
+    }
 }

@@ -18,6 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The root group's rows that every request needs, kept in memory.
 #[derive(Default)]
@@ -32,9 +33,39 @@ pub(super) struct GroupState {
     pub(super) store: Arc<StateStore>,
     /// Filled for the root group.
     pub(super) root: Option<Arc<RwLock<RootCache>>>,
+    has_failed: AtomicBool,
 }
 
 impl GroupState {
+    /// Of group `group`; the root group's keeps `root` up to date.
+    pub(super) fn new(group: u32, store: Arc<StateStore>, root: Option<Arc<RwLock<RootCache>>>) -> Self {
+        Self { group, store, root, has_failed: AtomicBool::new(false) }
+    }
+
+    /// Whether an entry of the log could not be applied: the state has stopped before it.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
+    }
+
+    fn applied(&self) -> io::Result<Option<Applied>> {
+        let row = keys::group_row(self.group, "applied");
+        let stored = self.store.get(Family::Groups, &row).map_err(io::Error::other)?;
+        stored.map(|stored| serde_json::from_slice(&stored).map_err(io::Error::other)).transpose()
+    }
+
+    /// Refuses a state that lacks something the log no longer has: a state of another day, or a lost one. To go on would
+    /// call every object an orphan that is missing here.
+    pub(super) fn check_reaches(&self, purged: Option<LogId>) -> io::Result<()> {
+        let applied = self.applied()?.and_then(|applied| applied.last);
+        if applied >= purged {
+            return Ok(());
+        }
+        let index = |id: Option<LogId>| id.map_or(0, |id| id.index);
+        let reason =
+            format!("the state ends at entry {}, the log begins after entry {}", index(applied), index(purged));
+        Err(io::Error::new(io::ErrorKind::InvalidData, reason))
+    }
+
     /// Reads the root group's rows into memory.
     pub(super) fn reload_root(&self) -> Result<(), KvError> {
         let Some(cache) = &self.root else { return Ok(()) };
@@ -111,10 +142,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotBuilder = Flusher;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
-        let row = keys::group_row(self.state.group, "applied");
-        let stored = self.state.store.get(Family::Groups, &row).map_err(io::Error::other)?;
-        if let Some(stored) = stored {
-            *self.applied.lock() = serde_json::from_slice(&stored).map_err(io::Error::other)?;
+        if let Some(stored) = self.state.applied()? {
+            *self.applied.lock() = stored;
         }
         self.state.reload_root().map_err(io::Error::other)?;
         let applied = self.applied.lock();
@@ -126,7 +155,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + Send,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
-            let answer = self.apply_one(&entry.payload, entry.log_id)?;
+            let answer = self.apply_one(&entry.payload, entry.log_id).inspect_err(|error| {
+                tracing::error!(%error, "the metadata state cannot be written; metadata stops here");
+                self.state.has_failed.store(true, Ordering::Release);
+            })?;
             if let Some(responder) = responder {
                 responder.send(answer);
             }

@@ -4,8 +4,8 @@
 use super::api::{MetadataError, MetadataResult};
 use super::kv::{Batch, Family, KvError, KvResult, KvView, Scan, Visitor};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, FlushOptions, Options, WriteBatch,
-    WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, FlushOptions, Options,
+    Snapshot, WriteBatch, WriteOptions,
 };
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -64,8 +64,19 @@ impl StateStore {
         let handles: Vec<_> = Family::ALL.iter().filter_map(|f| self.db.cf_handle(f.name())).collect();
         let mut options = FlushOptions::default();
         options.set_wait(true);
-        self.unflushed.store(0, Ordering::Relaxed);
-        self.db.flush_cfs_opt(&handles, &options).map_err(|e| kv_error("flush", &e))
+        let covered = self.unflushed.swap(0, Ordering::Relaxed);
+        self.db.flush_cfs_opt(&handles, &options).map_err(|e| {
+            // Still to be flushed: the next look must see it.
+            self.unflushed.fetch_add(covered, Ordering::Relaxed);
+            kv_error("flush", &e)
+        })
+    }
+
+    /// The state as it is now, all families together: for whatever reads more than one row. A row that `apply` moves
+    /// from one family to another (a version overwritten, a part completed) is otherwise missed by a reader that looks
+    /// into one before the move and into the other after it.
+    pub(super) fn view(&self) -> StateView<'_> {
+        StateView { store: self, snapshot: self.db.snapshot() }
     }
 
     /// Bytes written since the last flush began.
@@ -91,18 +102,37 @@ impl KvView for StateStore {
     }
 
     fn scan(&self, family: Family, from: &[u8], visit: &mut Visitor<'_>) -> KvResult<()> {
-        let mut iterator = self.db.raw_iterator_cf(self.handle(family)?);
-        iterator.seek(from);
-        let mut seek = Vec::new();
-        while let Some((key, value)) = iterator.item() {
-            match visit(key, value, &mut seek)? {
-                Scan::Next => iterator.next(),
-                Scan::Stop => break,
-                Scan::Seek => iterator.seek(&seek),
-            }
-        }
-        iterator.status().map_err(|e| kv_error("scan", &e))
+        scan(self.db.raw_iterator_cf(self.handle(family)?), from, visit)
     }
+}
+
+/// All families as of one moment.
+pub(super) struct StateView<'s> {
+    store: &'s StateStore,
+    snapshot: Snapshot<'s>,
+}
+
+impl KvView for StateView<'_> {
+    fn get(&self, family: Family, key: &[u8]) -> KvResult<Option<Vec<u8>>> {
+        self.snapshot.get_cf(self.store.handle(family)?, key).map_err(|e| kv_error("read", &e))
+    }
+
+    fn scan(&self, family: Family, from: &[u8], visit: &mut Visitor<'_>) -> KvResult<()> {
+        scan(self.snapshot.raw_iterator_cf(self.store.handle(family)?), from, visit)
+    }
+}
+
+fn scan(mut iterator: DBRawIterator<'_>, from: &[u8], visit: &mut Visitor<'_>) -> KvResult<()> {
+    iterator.seek(from);
+    let mut seek = Vec::new();
+    while let Some((key, value)) = iterator.item() {
+        match visit(key, value, &mut seek)? {
+            Scan::Next => iterator.next(),
+            Scan::Stop => break,
+            Scan::Seek => iterator.seek(&seek),
+        }
+    }
+    iterator.status().map_err(|e| kv_error("scan", &e))
 }
 
 fn family_options(family: Family, cache: &Cache) -> Options {
@@ -121,8 +151,9 @@ fn family_options(family: Family, cache: &Cache) -> Options {
         Family::Inline => DBCompressionType::None,
         _ => DBCompressionType::Lz4,
     });
-    if matches!(family, Family::Garbage | Family::Uploads | Family::Groups) {
-        // Queues: rows come and go, and a scan from the front must not wade through their tombstones.
+    if family != Family::Root && family != Family::Inline {
+        // Rows come and go: a scan of a queue from its front, a listing, the inventory must not wade through the
+        // tombstones of what was deleted.
         options.add_compact_on_deletion_collector_factory(4096, 1024, 0.5);
     }
     options

@@ -13,7 +13,7 @@ use super::listing;
 use super::log_store::LogDatabase;
 use super::raft_machine::{GroupState, RootCache, state_error};
 use super::state;
-use super::state_store::{FLUSH_BYTES, StateStore};
+use super::state_store::{FLUSH_BYTES, StateStore, StateView};
 use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_proto::manifest::{AccessKey, Bucket, ObjectVersion, Pair, Part, Segment, Upload, Versioning};
@@ -23,6 +23,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
+
+mod bucket_removal;
+mod room;
+
+use room::Room;
 
 /// The root group's number.
 const ROOT: u32 = 0;
@@ -57,7 +62,9 @@ struct Inner {
     state: Arc<StateStore>,
     log: Arc<LogDatabase>,
     cache: Arc<RwLock<RootCache>>,
+    room: Room,
     flusher: Mutex<Option<JoinHandle<()>>>,
+    bucket_removal: tokio::sync::Mutex<()>,
 }
 
 impl MetadataStore {
@@ -70,13 +77,17 @@ impl MetadataStore {
         let (cluster, log, state) =
             opened.map_err(|e| MetadataError::Unavailable { reason: format!("open the metadata: {e}") })??;
         let cache = Arc::new(RwLock::new(RootCache::default()));
-        let root_state = Arc::new(GroupState { group: ROOT, store: state.clone(), root: Some(cache.clone()) });
-        let range_state = Arc::new(GroupState { group: RANGE, store: state.clone(), root: None });
+        let root_state = Arc::new(GroupState::new(ROOT, state.clone(), Some(cache.clone())));
+        let range_state = Arc::new(GroupState::new(RANGE, state.clone(), None));
         let root = Group::open(ROOT, log.clone(), root_state).await?;
         let range = Group::open(RANGE, log.clone(), range_state).await?;
-        let inner = Arc::new(Inner { cluster, root, range, state, log, cache, flusher: Mutex::new(None) });
+        let room = Room::new(options.directory);
+        let (flusher, bucket_removal) = (Mutex::new(None), tokio::sync::Mutex::new(()));
+        let inner = Arc::new(Inner { cluster, root, range, state, log, cache, room, flusher, bucket_removal });
         *inner.flusher.lock() = Some(tokio::spawn(flush_loop(Arc::downgrade(&inner))));
-        Ok(Self { inner })
+        let store = Self { inner };
+        store.finish_removals().await?;
+        Ok(store)
     }
 
     /// The cluster whose metadata this is.
@@ -90,6 +101,7 @@ impl MetadataStore {
     }
 
     async fn propose(&self, group: &Group, kind: Kind) -> MetadataResult<Reply> {
+        self.inner.room.admit(&kind)?;
         group.propose(Command { kind: Some(kind) }).await
     }
 
@@ -103,15 +115,15 @@ impl MetadataStore {
         read(&self.inner.state).map_err(state_error)
     }
 
-    /// A scan, off the async threads.
+    /// A scan, off the async threads, of the state as it is at one moment.
     async fn scan<T: Send + 'static>(
         &self,
         group: &Group,
-        scan: impl FnOnce(&StateStore) -> KvResult<T> + Send + 'static,
+        scan: impl FnOnce(&StateView<'_>) -> KvResult<T> + Send + 'static,
     ) -> MetadataResult<T> {
         group.read_barrier().await?;
         let state = self.inner.state.clone();
-        tokio::task::spawn_blocking(move || scan(&state))
+        tokio::task::spawn_blocking(move || scan(&state.view()))
             .await
             .map_err(|e| MetadataError::Unavailable { reason: format!("scan: {e}") })?
             .map_err(state_error)
@@ -123,6 +135,17 @@ fn open_files(directory: &Path, new_id: ClusterId) -> MetadataResult<(ClusterId,
         reason: format!("{what} {}: {e}", directory.display()),
     };
     std::fs::create_dir_all(directory).map_err(|e| failed("make", e))?;
+    // The directory's own name must outlive a power cut, too.
+    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(|e| failed("make durable", e))?;
+    // RocksDB makes this file last. The log is made first, so a state alone has lost its log, and with it whatever was
+    // acknowledged since the state was last flushed.
+    let is_made = |name: &str| directory.join(name).join("CURRENT").exists();
+    if is_made("state") && !is_made("log") {
+        let reason =
+            format!("{} has a state but no log: what was acknowledged last is in the log", directory.display());
+        return Err(MetadataError::Unavailable { reason });
+    }
     let log = LogDatabase::open(&directory.join("log"))?;
     let state = Arc::new(StateStore::open(&directory.join("state"))?);
     let cluster = cluster_file(directory, new_id).map_err(|e| failed("read the cluster id in", e))?;
@@ -156,6 +179,7 @@ async fn flush_loop(inner: std::sync::Weak<Inner>) {
     loop {
         tokio::time::sleep(FLUSH_TICK).await;
         let Some(inner) = inner.upgrade() else { return };
+        inner.room.look();
         let bytes = inner.state.unflushed_bytes();
         if bytes < FLUSH_BYTES && (bytes == 0 || last.elapsed() < FLUSH_PERIOD) {
             continue;
@@ -239,23 +263,10 @@ impl Metadata for MetadataStore {
     }
 
     async fn bucket_delete(&self, name: &str) -> MetadataResult<()> {
-        let fence = |on| Kind::BucketFence(command::BucketFence { name: name.to_owned(), on });
-        // A delete that died halfway left the fence up; this one takes over from there.
-        let bucket = match self.propose_root(fence(true)).await? {
-            Reply::Bucket(bucket) => *bucket,
-            other => return Err(unexpected(other)),
-        };
-        let range_fence = |on| Kind::RangeFence(command::RangeFence { bucket: bucket.id, on });
-        let range = self.range_of(BucketId(bucket.id), "");
-        match self.propose(range, range_fence(true)).await? {
-            Reply::Empty(true) => done(self.propose_root(Kind::BucketRemove(name.to_owned())).await?),
-            Reply::Empty(false) => {
-                self.propose(range, range_fence(false)).await?;
-                self.propose_root(fence(false)).await?;
-                Err(MetadataError::BucketNotEmpty { bucket: name.to_owned() })
-            }
-            other => Err(unexpected(other)),
-        }
+        let (store, name) = (self.clone(), name.to_owned());
+        // In a task of its own: once begun it comes to its end, whatever becomes of the caller.
+        let removing = tokio::spawn(async move { store.remove_bucket(&name).await });
+        removing.await.map_err(|e| MetadataError::Unavailable { reason: format!("remove a bucket: {e}") })?
     }
 
     async fn bucket_set_versioning(&self, name: &str, versioning: Versioning) -> MetadataResult<()> {
@@ -286,19 +297,7 @@ impl Metadata for MetadataStore {
         key: &str,
         selector: VersionSelector,
     ) -> MetadataResult<Option<ObjectVersion>> {
-        self.read(self.range_of(bucket, key), |state| {
-            // The record and its inline bytes are two reads; a write between them shows as missing bytes, and the
-            // record is then read again.
-            for _ in 0..3 {
-                let Some((_, version)) = state::find_version(state, bucket, key, selector)? else { return Ok(None) };
-                if let Ok(whole) = state::load_inline(state, bucket, version) {
-                    return Ok(Some(whole));
-                }
-            }
-            let found = state::find_version(state, bucket, key, selector)?;
-            found.map(|(_, version)| state::load_inline(state, bucket, version)).transpose()
-        })
-        .await
+        self.read(self.range_of(bucket, key), |state| find_whole(state, bucket, key, selector)).await
     }
 
     async fn delete_version(&self, delete: DeleteVersion) -> MetadataResult<Deleted> {
@@ -416,7 +415,7 @@ impl Metadata for MetadataStore {
     }
 
     async fn segment_owner(&self, segment: SegmentId) -> MetadataResult<Option<(SegmentOwner, Segment)>> {
-        self.read(&self.inner.range, |s| state::segment_record(s, segment)).await
+        self.read(&self.inner.range, |s| state::segment_record(&s.view(), segment)).await
     }
 
     async fn segments(&self, after: Option<SegmentId>, limit: usize) -> MetadataResult<Vec<(SegmentOwner, Segment)>> {
@@ -448,7 +447,27 @@ impl Metadata for MetadataStore {
     }
 }
 
-fn garbage_rows(state: &StateStore, limit: usize) -> KvResult<Vec<Garbage>> {
+/// A version with its inline bytes.
+fn find_whole(
+    state: &StateStore,
+    bucket: BucketId,
+    key: &str,
+    selector: VersionSelector,
+) -> KvResult<Option<ObjectVersion>> {
+    // Nearly every read is of a current version, and one row tells which that is. Its inline bytes are another row: a
+    // write in between shows as missing bytes.
+    if selector == VersionSelector::Current {
+        let Some((_, version)) = state::find_version(state, bucket, key, selector)? else { return Ok(None) };
+        if let Ok(whole) = state::load_inline(state, bucket, version) {
+            return Ok(Some(whole));
+        }
+    }
+    let view = state.view();
+    let found = state::find_version(&view, bucket, key, selector)?;
+    found.map(|(_, version)| state::load_inline(&view, bucket, version)).transpose()
+}
+
+fn garbage_rows(state: &impl KvView, limit: usize) -> KvResult<Vec<Garbage>> {
     let prefix = keys::group_row(RANGE, "");
     let mut found = Vec::new();
     state.scan(Family::Garbage, &prefix, &mut |key, value, _| {
@@ -464,7 +483,7 @@ fn garbage_rows(state: &StateStore, limit: usize) -> KvResult<Vec<Garbage>> {
     Ok(found)
 }
 
-fn segment_rows(state: &StateStore, after: Option<SegmentId>, limit: usize) -> KvResult<Vec<(SegmentOwner, Segment)>> {
+fn segment_rows(state: &impl KvView, after: Option<SegmentId>, limit: usize) -> KvResult<Vec<(SegmentOwner, Segment)>> {
     let mut ids = Vec::new();
     let from = after.map(|id| [id.0.as_slice(), &[0]].concat()).unwrap_or_default();
     state.scan(Family::Segments, &from, &mut |key, _, _| {

@@ -37,10 +37,11 @@ impl BodyReader {
         if self.received > bytes {
             return Ok(None);
         }
-        if self.pending.len() == 1 {
-            return Ok(self.pending.pop_front());
-        }
-        Ok(Some(std::mem::take(&mut self.pending).into_iter().flatten().collect()))
+        // Copied even if it is one piece: a few bytes would keep the connection's whole buffer for as long as the metadata
+        // keeps the record in memory.
+        let mut whole = Vec::with_capacity(usize::try_from(self.received).unwrap_or(0));
+        self.pending.drain(..).for_each(|piece| whole.extend_from_slice(&piece));
+        Ok(Some(Bytes::from(whole)))
     }
 
     /// Fills `target` from its start; returns how many bytes there were: fewer only at the body's end.

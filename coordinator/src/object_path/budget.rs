@@ -46,6 +46,11 @@ impl ByteBudget {
         Some(Permit { _units: self.semaphore.clone().try_acquire_many_owned(units).ok()? })
     }
 
+    /// Whether more than one part in `parts` of it is free now.
+    pub(crate) fn has_free(&self, parts: usize) -> bool {
+        self.semaphore.available_permits().saturating_mul(parts) > usize::try_from(self.units).unwrap_or(usize::MAX)
+    }
+
     /// Bytes handed out.
     #[cfg(test)]
     pub(crate) fn bytes_in_use(&self) -> u64 {

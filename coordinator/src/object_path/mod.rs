@@ -26,6 +26,7 @@ mod hedge;
 mod in_flight;
 mod precondition;
 mod read;
+mod readers;
 mod rebuild;
 mod segment_layout;
 mod segment_writer;
@@ -56,6 +57,7 @@ use holdfast_proto::{BackendId, BucketId, Epoch, ErrorKind, SegmentId, Slot, Ver
 use in_flight::InFlight;
 use segment_writer::Patience;
 use shared::{Codecs, Shared, now_ms, random_id_bytes};
+use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use uncommitted::Uncommitted;
@@ -122,8 +124,10 @@ impl ObjectPath {
             layout,
             hints,
             in_flight: Arc::new(InFlight::default()),
+            readers: Arc::default(),
             write_budget: ByteBudget::new(options.write_buffer_bytes),
             read_budget: ByteBudget::new(options.read_buffer_bytes),
+            rebuild_budget: ByteBudget::new(rebuild::BUFFER_BYTES),
             options,
             stock: CellStock::new(),
             cpu: Arc::new(CpuPool::new()),
@@ -178,7 +182,10 @@ impl ObjectPath {
             // `is_null` is decided in `apply`; a PUT has no parts and is no delete marker.
             ..Default::default()
         };
-        let versioning = bucket.versioning();
+        // As the bucket is now: the body may have taken hours, and what was written since versioning came on must not be
+        // replaced as if it had not.
+        let newest = metadata.bucket(&bucket.name).filter(|newest| newest.id == bucket.id);
+        let versioning = newest.as_ref().unwrap_or(&bucket).versioning();
         let put = PutVersion { bucket: bucket_id, key, version: record, versioning, preconditions };
         let call = async move { metadata.put_version(put).await };
         let version = self.commit(stored.uncommitted, stored.missing, call).await?;
@@ -232,6 +239,11 @@ impl ObjectPath {
         self.shared.in_flight.contains(segment)
     }
 
+    /// The segments of all versions that read streams are open on: if they are garbage, their shards are still wanted.
+    pub fn segments_being_read(&self) -> HashSet<SegmentId> {
+        self.shared.readers.segments()
+    }
+
     /// The oldest epoch that a write under way places its shards by; `None` if nothing is being written. Once a newer
     /// map was given to `Layout::advance` and this is not older, no shard will be written by an older map any more.
     pub fn oldest_epoch_in_flight(&self) -> Option<Epoch> {
@@ -266,7 +278,9 @@ impl ObjectPath {
             return Ok(call.await?);
         }
         let shared = self.shared.clone();
+        let mut uncommitted = uncommitted;
         let committing = tokio::spawn(async move {
+            uncommitted.begin_proposal();
             let result = call.await;
             match &result {
                 Ok(_) => {
@@ -274,7 +288,7 @@ impl ObjectPath {
                     missing.into_iter().for_each(|hint| shared.hint(hint));
                 }
                 Err(error) if error.kind() == ErrorKind::Retry => uncommitted.leave(),
-                Err(_) => drop(uncommitted),
+                Err(_) => uncommitted.give_up(),
             }
             result
         });

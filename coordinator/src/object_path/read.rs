@@ -5,9 +5,13 @@
 //!
 //! **Invariant:** the stream gives exactly the bytes of the range, in order, or ends with an error; never fewer bytes
 //! without one. It waits for buffers only when it holds none.
+//!
+//! A client that stops reading keeps what its stream holds. So that a few such clients do not keep everybody's buffers,
+//! streams hold less the fewer are free: several windows, one, in the end one stripe.
 
 use super::api::{ObjectError, ReadRequest, ReadStream};
 use super::budget::Permit;
+use super::readers::ReaderGuard;
 use super::segment_layout::SegmentLayout;
 use super::shared::Shared;
 use super::window::{Purpose, WindowRequest, read_window};
@@ -28,6 +32,11 @@ const FIRST_WINDOW_BYTES: u64 = 1 << 20;
 const WINDOW_BYTES: u64 = 2 << 20;
 /// Windows read at once: the one to be sent next and the one after.
 const WINDOWS_AHEAD: usize = 2;
+/// Windows are read ahead while more than one part in so many of all buffers is free: eight streams of the default budget
+/// may come to a halt with all they can hold before the others stop reading ahead.
+const FREE_TO_READ_AHEAD: usize = 2;
+/// Full windows are read while more than this is free; then one stripe at a time, of which there is room for a hundred.
+const FREE_FOR_WINDOWS: usize = 4;
 
 /// Streams a range of a version.
 pub(crate) fn read(shared: &Arc<Shared>, request: ReadRequest) -> ReadStream {
@@ -40,6 +49,7 @@ pub(crate) fn read(shared: &Arc<Shared>, request: ReadRequest) -> ReadStream {
         return futures::stream::iter([inline_bytes(&version, range)]).boxed();
     }
     let reader = Reader {
+        _entered: shared.readers.enter(version.clone()),
         shared: shared.clone(),
         plan: ReadPlan { version, rest: range, segment: 0, segment_start: 0, layout: None },
         ahead: VecDeque::new(),
@@ -146,6 +156,7 @@ struct WindowAhead {
 
 /// The state of a stream.
 struct Reader {
+    _entered: ReaderGuard,
     shared: Arc<Shared>,
     plan: ReadPlan,
     ahead: VecDeque<WindowAhead>,
@@ -178,7 +189,7 @@ impl Reader {
 
     /// Begins a window as large as the free buffers allow; waits for one stripe's worth if they allow none.
     async fn begin_or_wait(&mut self) -> Result<(), ObjectError> {
-        if self.try_begin()? {
+        if self.shared.read_budget.has_free(FREE_FOR_WINDOWS) && self.try_begin()? {
             return Ok(());
         }
         let bytes = self.plan.bytes_min(&self.shared)?;
@@ -191,7 +202,11 @@ impl Reader {
 
     /// Begins windows ahead of the client while there are free buffers.
     fn read_ahead(&mut self) -> Result<(), ObjectError> {
-        while self.ahead.len() < WINDOWS_AHEAD && !self.plan.rest.is_empty() && self.try_begin()? {}
+        while self.ahead.len() < WINDOWS_AHEAD
+            && !self.plan.rest.is_empty()
+            && self.shared.read_budget.has_free(FREE_TO_READ_AHEAD)
+            && self.try_begin()?
+        {}
         Ok(())
     }
 

@@ -21,6 +21,8 @@ use tokio::time::timeout;
 
 /// Bytes of all shards together that one window holds.
 const WINDOW_BYTES: u64 = 6 << 20;
+/// Bytes of all windows at once: as many as segments are repaired at a time by default.
+pub(crate) const BUFFER_BYTES: u64 = 4 * WINDOW_BYTES;
 
 /// A backend that does not take a step in this time counts as unavailable: as patient as a client's write.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -57,7 +59,7 @@ pub(crate) async fn rebuild(
     while at < stripes_total && targets.iter().any(|target| target.writer.is_some()) {
         let stripes = at..stripes_total.min(at.saturating_add(stripes_max));
         at = stripes.end;
-        let permit = shared.read_budget.acquire(stripe_bytes * u64::from(stripes.end - stripes.start)).await;
+        let permit = shared.rebuild_budget.acquire(stripe_bytes * u64::from(stripes.end - stripes.start)).await;
         let cells = rebuild_window(shared, &layout, stripes, &wanted_slots).await?;
         append_all(&mut targets, cells).await;
         drop(permit);

@@ -11,6 +11,7 @@ use super::cpu_pool::CpuPool;
 use super::digest_pool::DigestPool;
 use super::hedge::HedgePolicy;
 use super::in_flight::InFlight;
+use super::readers::Readers;
 use super::segment_writer::Patience;
 use crate::layout::Layout;
 use crate::metadata::Metadata;
@@ -42,8 +43,12 @@ pub(crate) struct Shared {
     pub(crate) options: ObjectPathOptions,
     pub(crate) hints: mpsc::Sender<DamageHint>,
     pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) readers: Arc<Readers>,
     pub(crate) write_budget: ByteBudget,
     pub(crate) read_budget: ByteBudget,
+    /// Apart from the readers': its windows are many times larger than the least a reader waits for, and behind one that
+    /// waits every reader would.
+    pub(crate) rebuild_budget: ByteBudget,
     pub(crate) stock: CellStock,
     pub(crate) cpu: Arc<CpuPool>,
     pub(crate) digests: DigestPool,

@@ -12,7 +12,12 @@ use holdfast_proto::{BackendId, PgId, SegmentId, ShardId, Slot};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// A backend that does not delete in this time keeps its shards until the orphan sweep.
+const DELETE_TIMEOUT: Duration = Duration::from_secs(60);
 
 const UNDECIDED: u8 = 0;
 const KEPT: u8 = 1;
@@ -50,17 +55,19 @@ impl SegmentLife {
     }
 }
 
-/// The segments of a request. Dropped undecided, it ends the tasks that write them and deletes their shards.
+/// The segments of a request. Dropped before a record was proposed, it ends the tasks that write them and deletes their
+/// shards.
 pub(crate) struct Uncommitted {
     node: Arc<dyn NodeClient>,
     lives: Vec<Arc<SegmentLife>>,
     /// Ended before the shards are deleted, so that no writer of ours makes one afterwards.
     writers: Vec<JoinHandle<()>>,
+    is_proposed: bool,
 }
 
 impl Uncommitted {
     pub(crate) fn new(node: Arc<dyn NodeClient>) -> Self {
-        Self { node, lives: Vec::new(), writers: Vec::new() }
+        Self { node, lives: Vec::new(), writers: Vec::new(), is_proposed: false }
     }
     /// Takes charge of a segment and of the task that writes it.
     pub(crate) fn add(&mut self, life: Arc<SegmentLife>, writer: JoinHandle<()>) {
@@ -74,6 +81,15 @@ impl Uncommitted {
     /// One of its segments.
     pub(crate) fn life(&self, segment: SegmentId) -> Option<&SegmentLife> {
         self.lives.iter().find(|life| life.id == segment).map(AsRef::as_ref)
+    }
+    /// A record that refers to it is about to be proposed: from here on, dropping it undecided (a panic, the end of the
+    /// process) leaves its shards alone.
+    pub(crate) fn begin_proposal(&mut self) {
+        self.is_proposed = true;
+    }
+    /// It is certain that no record refers to it, nor will: deletes its shards.
+    pub(crate) fn give_up(mut self) {
+        self.is_proposed = false;
     }
     /// A durable record refers to all of it.
     pub(crate) fn keep(self) {
@@ -94,7 +110,7 @@ impl Uncommitted {
 impl Drop for Uncommitted {
     fn drop(&mut self) {
         let (lives, writers) = (std::mem::take(&mut self.lives), std::mem::take(&mut self.writers));
-        if lives.is_empty() {
+        if lives.is_empty() || self.is_proposed {
             return;
         }
         for life in &lives {
@@ -123,9 +139,13 @@ async fn delete_all(node: &dyn NodeClient, lives: &[Arc<SegmentLife>]) {
             shards.entry(*backend).or_default().push(life.shard(slot));
         }
     }
-    for (backend, shards) in shards {
-        if let Err(error) = node.delete_shards(backend, shards).await {
-            tracing::debug!(%backend, %error, "delete shards of a failed write");
+    // All at once, and not for ever: while this waits the segments count as in flight, and moves wait for those.
+    let deletions = shards.into_iter().map(|(backend, shards)| async move {
+        match timeout(DELETE_TIMEOUT, node.delete_shards(backend, shards)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%backend, %error, "delete shards of a failed write"),
+            Err(_) => tracing::debug!(%backend, "delete shards of a failed write: no answer"),
         }
-    }
+    });
+    futures::future::join_all(deletions).await;
 }

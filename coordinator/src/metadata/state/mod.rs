@@ -120,21 +120,28 @@ impl<V: KvView> Apply<'_, V> {
         }
     }
 
+    /// Looked at and fenced in one: a range that holds something of the bucket goes on taking writes.
     fn range_fence(&mut self, bucket: BucketId, on: bool) -> Step<Reply> {
         let row = keys::fence(self.range, bucket);
-        if on {
-            self.batch.put(Family::Groups, row, vec![1]);
-        } else {
-            self.batch.delete(Family::Groups, row);
+        let is_empty = is_empty(self.view, bucket)?;
+        match on {
+            true if is_empty => self.batch.put(Family::Groups, row, vec![1]),
+            true => {}
+            false => self.batch.delete(Family::Groups, row),
         }
-        let prefix = keys::bucket_prefix(bucket);
-        for family in [Family::Objects, Family::Versions, Family::Uploads] {
-            if has_prefix(self.view, family, &prefix)? {
-                return Ok(Reply::Empty(false));
-            }
-        }
-        Ok(Reply::Empty(true))
+        Ok(Reply::Empty(is_empty))
     }
+}
+
+/// Whether nothing of a bucket is there: no version, no marker, no upload.
+pub(super) fn is_empty<V: KvView>(view: &V, bucket: BucketId) -> KvResult<bool> {
+    let prefix = keys::bucket_prefix(bucket);
+    for family in [Family::Objects, Family::Versions, Family::Uploads] {
+        if has_prefix(view, family, &prefix)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn invalid(reason: impl Into<String>) -> Refusal {

@@ -7,7 +7,7 @@ use super::super::api::{Deleted, MetadataError, SegmentOwner, VersionSelector};
 use super::super::command::{Conditions, Delete, Etags, Put, Reply, SegmentDurable, SetTags};
 use super::super::keys;
 use super::super::kv::{Family, KvResult, KvView, Scan};
-use super::{Apply, Step, decode, has_inline, version_of};
+use super::{Apply, Step, decode, has_inline, has_prefix, invalid, version_of};
 use bytes::Bytes;
 use holdfast_proto::manifest::{ObjectVersion, Part, Segment, Versioning};
 use holdfast_proto::{BucketId, SegmentId, VersionId};
@@ -41,11 +41,26 @@ impl<V: KvView> Apply<'_, V> {
         if let Some((_, stored)) = find_version(self.view, bucket, &command.key, VersionSelector::Id(id))? {
             return Ok(Reply::Version(Box::new(with_inline(stored, &command.version))));
         }
+        if let Some(stored) = self.made_under_another_id(command)? {
+            return Ok(Reply::Version(Box::new(stored)));
+        }
         self.check_fence(bucket)?;
         let current = current(self.view, bucket, &command.key)?;
         check_conditions(&command.conditions, current.as_ref())?;
         let stored = self.make_current(bucket, &command.key, command.version.clone(), command.versioning, current)?;
         Ok(Reply::Version(Box::new(stored)))
+    }
+
+    /// The version that this command made before, had its id to be raised (`make_current`). Without this a retry would
+    /// free the very segments it refers to.
+    fn made_under_another_id(&self, command: &Put) -> Step<Option<ObjectVersion>> {
+        let Some(first) = command.version.segments.first() else { return Ok(None) };
+        let Some(row) = segment_row(self.view, first.segment_id())? else { return Ok(None) };
+        if row.bucket != command.bucket || row.key != command.key || row.part.is_some() {
+            return Err(invalid("a segment of this version belongs to another object"));
+        }
+        let selector = VersionSelector::Id(version_of(&row.version));
+        Ok(find_version(self.view, BucketId(row.bucket), &row.key, selector)?.map(|(_, stored)| stored))
     }
 
     /// Makes `version` the newest of its key, by the bucket's versioning; what it replaces becomes garbage or an older
@@ -122,7 +137,16 @@ impl<V: KvView> Apply<'_, V> {
         current: Option<ObjectVersion>,
     ) -> Step<Reply> {
         let key = command.key.as_str();
-        if command.versioning == Versioning::Unversioned as i32 {
+        // Versioning may have been switched on after the caller looked: what was written since is not to be lost, so
+        // the delete is made by a marker then.
+        let mut versioning = command.versioning;
+        if versioning == Versioning::Unversioned as i32
+            && (current.as_ref().is_some_and(|current| !current.is_null)
+                || has_prefix(self.view, Family::Versions, &keys::key_prefix(bucket, key))?)
+        {
+            versioning = Versioning::Suspended as i32;
+        }
+        if versioning == Versioning::Unversioned as i32 {
             if let Some(current) = current {
                 self.free_version(bucket, &current)?;
                 self.batch.delete(Family::Objects, keys::object(bucket, key));
@@ -137,7 +161,7 @@ impl<V: KvView> Apply<'_, V> {
             owner: command.owner.clone(),
             ..ObjectVersion::default()
         };
-        let stored = self.make_current(bucket, key, version, command.versioning, current)?;
+        let stored = self.make_current(bucket, key, version, versioning, current)?;
         Ok(Reply::Deleted(Deleted { version: Some(stored.s3_version_id()), delete_marker: true }))
     }
 

@@ -1,7 +1,7 @@
 //! Commands of the root group: cluster map, access keys, buckets.
 
 use super::super::api::{ClusterMap, MetadataError};
-use super::super::command::{BucketCreate, BucketFence, BucketTags, BucketVersioning, MapSet, Reply};
+use super::super::command::{BucketCreate, BucketFence, BucketRemove, BucketTags, BucketVersioning, MapSet, Reply};
 use super::super::kv::{Family, KvResult, KvView, Scan};
 use super::{Apply, Step, decode, invalid, read_u64};
 use holdfast_proto::Epoch;
@@ -87,10 +87,12 @@ impl<V: KvView> Apply<'_, V> {
         self.change_bucket(&command.name, |bucket| bucket.deleting = command.on)
     }
 
-    pub(super) fn bucket_remove(&mut self, name: &str) -> Step<Reply> {
-        let at = row(BUCKETS, name);
-        if self.view.get(Family::Root, &at)?.is_none() {
-            return Err(MetadataError::NoSuchBucket { bucket: name.to_owned() }.into());
+    pub(super) fn bucket_remove(&mut self, command: &BucketRemove) -> Step<Reply> {
+        let at = row(BUCKETS, &command.name);
+        let missing = || MetadataError::NoSuchBucket { bucket: command.name.clone() };
+        let bucket: Bucket = decode(Family::Root, &self.view.get(Family::Root, &at)?.ok_or_else(missing)?)?;
+        if bucket.id != command.id || !bucket.deleting {
+            return Err(missing().into());
         }
         self.batch.delete(Family::Root, at);
         Ok(Reply::Done)

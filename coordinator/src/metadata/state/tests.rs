@@ -1,13 +1,17 @@
 //! `apply` against a naive model of a versioned bucket, by random commands.
 
 use super::super::api::{ListRequest, ListVersionsRequest, VersionSelector};
-use super::super::command::{Command, Conditions, Delete, Kind, Put};
+use super::super::command::{
+    BucketCreate, BucketFence, BucketRemove, Command, Conditions, Delete, Kind, PartPut, Put, RangeFence,
+    SegmentDurable, UploadCreate,
+};
 use super::super::kv::memory::MemoryKv;
 use super::super::kv::{Family, KvView};
 use super::super::listing;
 use super::*;
 use bytes::Bytes;
-use holdfast_proto::manifest::Versioning;
+use holdfast_proto::SegmentId;
+use holdfast_proto::manifest::{Part, Upload, Versioning};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -159,6 +163,27 @@ proptest! {
             .collect();
         prop_assert_eq!(found, expected);
 
+        // In pages of any size the same, with and without rolling up.
+        for delimiter in ["", "/"] {
+            let whole = ListVersionsRequest { limit: 1000, delimiter: delimiter.to_owned(), ..Default::default() };
+            let whole = listing::list_versions(&kv, BUCKET, &whole).unwrap();
+            prop_assert_eq!(&whole.next, &None);
+            for limit in 1..4 {
+                let mut request = ListVersionsRequest { limit, delimiter: delimiter.to_owned(), ..Default::default() };
+                let (mut entries, mut common) = (Vec::new(), Vec::new());
+                loop {
+                    let page = listing::list_versions(&kv, BUCKET, &request).unwrap();
+                    prop_assert!(page.entries.len() + page.common_prefixes.len() <= limit);
+                    entries.extend(page.entries);
+                    common.extend(page.common_prefixes);
+                    let Some((key, version)) = page.next else { break };
+                    (request.key_marker, request.version_marker) = (key, version);
+                }
+                prop_assert_eq!(&entries, &whole.entries);
+                prop_assert_eq!(&common, &whole.common_prefixes);
+            }
+        }
+
         let listed: Vec<String> = listing::list(&kv, BUCKET, &ListRequest { limit: 1000, ..ListRequest::default() })
             .unwrap().entries.into_iter().map(|e| e.key).collect();
         let current: Vec<String> = model.iter().filter(|(_, v)| !v[0].2).map(|(k, _)| k.clone()).collect();
@@ -182,4 +207,103 @@ proptest! {
             }
         }
     }
+}
+
+/// Applies a command and writes what it asks; it must not be refused.
+fn carry_out(kv: &mut MemoryKv, kind: Kind) -> Reply {
+    let (result, batch) = apply(kv, 1, &Command { kind: Some(kind) }).unwrap();
+    kv.write(batch);
+    result.unwrap()
+}
+
+fn count(kv: &MemoryKv, family: Family) -> usize {
+    kv.map.keys().filter(|(found, _)| *found == family).count()
+}
+
+#[test]
+fn a_retry_of_a_write_behind_the_clock_frees_nothing() {
+    let mut kv = MemoryKv::default();
+    for versioning in [Versioning::Unversioned, Versioning::Enabled] {
+        carry_out(&mut kv, put(50, "a", versioning).kind.unwrap());
+        // The clock went back: its id is raised above the one before.
+        let late = put(7, "a", versioning).kind.unwrap();
+        let Reply::Version(first) = carry_out(&mut kv, late.clone()) else { panic!("no version") };
+        assert!(first.version_id() > id(50));
+        let before = kv.clone();
+        assert_eq!(carry_out(&mut kv, late), Reply::Version(first));
+        assert_eq!(kv, before);
+        assert!(kv.get(Family::Segments, &id(7).0).unwrap().is_some());
+        kv = MemoryKv::default();
+    }
+}
+
+#[test]
+fn a_part_sent_again_after_repair_keeps_its_segments() {
+    let mut kv = MemoryKv::default();
+    let upload = Bytes::copy_from_slice(&id(9).0);
+    let record = Upload { upload: upload.clone(), ..Upload::default() };
+    carry_out(&mut kv, Kind::UploadCreate(UploadCreate { bucket: BUCKET.0, key: "a".into(), upload: record }));
+    let part = |number: u64| {
+        let part = Part { number: 1, part_bytes: 10, segments: vec![segment(number)], ..Part::default() };
+        Kind::PartPut(PartPut { bucket: BUCKET.0, key: "a".into(), upload: upload.clone(), part })
+    };
+    carry_out(&mut kv, part(1));
+    let repaired = SegmentDurable { segment: segment(1).id, durable_slots: 63 };
+    carry_out(&mut kv, Kind::SegmentDurable(repaired));
+    let before = kv.clone();
+    carry_out(&mut kv, part(1));
+    assert_eq!(kv, before);
+    carry_out(&mut kv, part(2));
+    assert_eq!(count(&kv, Family::Garbage), 1, "another part under the number replaces it");
+    assert!(kv.get(Family::Segments, &id(2).0).unwrap().is_some());
+}
+
+#[test]
+fn a_delete_that_did_not_see_versioning_come_on_loses_nothing() {
+    for first in [Versioning::Unversioned, Versioning::Enabled] {
+        let mut kv = MemoryKv::default();
+        carry_out(&mut kv, put(1, "a", first).kind.unwrap());
+        carry_out(&mut kv, put(2, "a", Versioning::Enabled).kind.unwrap());
+        let late = delete(3, "a", VersionSelector::Current, Versioning::Unversioned);
+        let Reply::Deleted(deleted) = carry_out(&mut kv, late.kind.unwrap()) else { panic!("not deleted") };
+        assert!(deleted.delete_marker);
+        for number in [2, 1] {
+            let found = find_version(&kv, BUCKET, "a", VersionSelector::Id(id(number))).unwrap();
+            assert_eq!(found.is_some(), number == 2 || first == Versioning::Enabled, "version {number}, {first:?}");
+        }
+        assert!(find_version(&kv, BUCKET, "a", VersionSelector::Current).unwrap().unwrap().1.delete_marker);
+    }
+}
+
+#[test]
+fn only_an_empty_range_is_fenced_and_only_the_bucket_meant_is_removed() {
+    let mut kv = MemoryKv::default();
+    let fence = |on| Kind::RangeFence(RangeFence { bucket: BUCKET.0, on });
+    carry_out(&mut kv, put(1, "a", Versioning::Unversioned).kind.unwrap());
+    assert_eq!(carry_out(&mut kv, fence(true)), Reply::Empty(false));
+    carry_out(&mut kv, put(2, "b", Versioning::Unversioned).kind.unwrap());
+    for key in ["a", "b"] {
+        carry_out(&mut kv, delete(3, key, VersionSelector::Current, Versioning::Unversioned).kind.unwrap());
+    }
+    assert_eq!(carry_out(&mut kv, fence(true)), Reply::Empty(true));
+    assert!(apply(&kv, 1, &put(4, "c", Versioning::Unversioned)).unwrap().0.is_err());
+
+    let create = BucketCreate { name: "n".into(), owner: "o".into(), now_ms: 1 };
+    let Reply::Bucket(bucket) = carry_out(&mut kv, Kind::BucketCreate(create)) else { panic!("no bucket") };
+    let remove = |id| Command { kind: Some(Kind::BucketRemove(BucketRemove { name: "n".into(), id })) };
+    assert!(apply(&kv, 0, &remove(bucket.id)).unwrap().0.is_err(), "not fenced");
+    carry_out(&mut kv, Kind::BucketFence(BucketFence { name: "n".into(), on: true }));
+    assert!(apply(&kv, 0, &remove(bucket.id + 1)).unwrap().0.is_err(), "another bucket");
+    assert!(apply(&kv, 0, &remove(bucket.id)).unwrap().0.is_ok());
+}
+
+#[test]
+fn a_segment_that_belongs_to_another_object_is_refused() {
+    let mut kv = MemoryKv::default();
+    carry_out(&mut kv, put(1, "a", Versioning::Unversioned).kind.unwrap());
+    let Some(Kind::Put(mut stolen)) = put(2, "b", Versioning::Unversioned).kind else { panic!("a put") };
+    stolen.version.segments = vec![segment(1)];
+    assert!(apply(&kv, 1, &Command { kind: Some(Kind::Put(stolen)) }).unwrap().0.is_err());
+    let owner = segment_record(&kv, SegmentId(id(1).0)).unwrap().unwrap().0;
+    assert_eq!(owner.key, "a");
 }

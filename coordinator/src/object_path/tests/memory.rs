@@ -74,6 +74,51 @@ async fn many_reads_share_a_small_budget() {
     assert_eq!(world.path.shared.read_budget.bytes_in_use(), 0);
 }
 
+/// Many readers that stop reading leave room for others, and for repair.
+#[tokio::test]
+async fn stopped_readers_do_not_hold_up_others() {
+    let world = World::with(ObjectPathOptions { read_buffer_bytes: 8 << 20, segment_bytes: 1 << 20, ..options() });
+    let bytes = sample(12 << 20, 1);
+    let version = Arc::new(world.put("k", &bytes).await.unwrap().version);
+    let mut stopped = Vec::new();
+    for _ in 0..40 {
+        let mut reader = world.path.read(ReadRequest { version: version.clone(), range: 0..version.object_bytes });
+        tokio::time::timeout(Duration::from_secs(5), reader.next()).await.expect("a buffer").unwrap().unwrap();
+        stopped.push(reader);
+    }
+    let other = world.get(&version, 0..1 << 20);
+    let other = tokio::time::timeout(Duration::from_secs(60), other).await.expect("a buffer");
+    assert!(other.unwrap() == bytes[..1 << 20]);
+    let segment = &version.segments[0];
+    world.remove_shard(segment, 1);
+    let context = RebuildContext { bucket: BucketId(7), key_hash: key_hash("k"), version: version.version_id() };
+    let wanted = [(Slot(1), backend(world.home(segment, 1)))];
+    tokio::time::timeout(Duration::from_secs(60), world.path.rebuild(segment, context, &wanted))
+        .await
+        .unwrap()
+        .unwrap();
+    drop(stopped);
+    eventually(|| world.path.shared.read_budget.bytes_in_use() == 0).await;
+}
+
+/// What a stream reads is known until it ends or is dropped.
+#[tokio::test]
+async fn what_is_being_read_is_known() {
+    let world = World::new();
+    let version = Arc::new(world.put("k", &sample(3 * SEGMENT, 1)).await.unwrap().version);
+    let read = || world.path.read(ReadRequest { version: version.clone(), range: 0..version.object_bytes });
+    assert!(world.path.segments_being_read().is_empty());
+    let mut streams = [read(), read()];
+    streams[0].next().await.unwrap().unwrap();
+    let expected: HashSet<_> = version.segments.iter().map(Segment::segment_id).collect();
+    assert_eq!(world.path.segments_being_read(), expected);
+    let [first, second] = streams;
+    drop(first);
+    assert_eq!(world.path.segments_being_read(), expected);
+    assert_eq!(second.try_collect::<Vec<Bytes>>().await.unwrap().concat().len(), 3 * SEGMENT);
+    assert!(world.path.segments_being_read().is_empty());
+}
+
 /// A reader that stops reading holds its windows, not more.
 #[tokio::test]
 async fn a_stopped_reader_holds_a_bounded_amount() {

@@ -6,6 +6,7 @@ use holdfast_proto::manifest::{AccessKey, Bucket, ObjectVersion, Pair, Part, Seg
 use holdfast_proto::{BucketId, Epoch, SegmentId, VersionId};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
 
 pub(crate) struct FakeMetadata {
@@ -14,6 +15,8 @@ pub(crate) struct FakeMetadata {
     pub(crate) uploads: Mutex<Vec<VersionId>>,
     /// What the next writes answer.
     pub(crate) refusal: Mutex<Option<MetadataError>>,
+    /// Writes panic.
+    pub(crate) panics: AtomicBool,
     /// Writes take a permit each.
     pub(crate) gate: Semaphore,
 }
@@ -25,6 +28,7 @@ impl Default for FakeMetadata {
             parts: Mutex::default(),
             uploads: Mutex::default(),
             refusal: Mutex::default(),
+            panics: AtomicBool::default(),
             gate: Semaphore::new(1_000_000),
         }
     }
@@ -37,6 +41,7 @@ fn absent<T>() -> MetadataResult<T> {
 impl FakeMetadata {
     async fn pass(&self) -> MetadataResult<()> {
         self.gate.acquire().await.unwrap().forget();
+        assert!(!self.panics.load(Ordering::SeqCst), "on purpose");
         self.refusal.lock().clone().map_or(Ok(()), Err)
     }
 }

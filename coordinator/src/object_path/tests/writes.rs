@@ -14,7 +14,7 @@ async fn every_size_round_trips_with_and_without_a_declared_length() {
             let version = &outcome.version;
             assert_eq!(version.object_bytes, size as u64);
             assert_eq!(version.etag, hex::encode(Md5::digest(&bytes)), "{size} bytes, declared {declared:?}");
-            let crc = checksum::checksum_of(ChecksumAlgorithm::Crc64Nvme, &bytes);
+            let crc = checksum_of(ChecksumAlgorithm::Crc64Nvme, &bytes);
             assert_eq!((&*version.checksums[0].algorithm, &version.checksums[0].value[..]), ("CRC64NVME", &crc[..]));
             assert_eq!(outcome.receipt.inline, size <= INLINE);
             assert_eq!(version.segments.is_empty(), size <= INLINE);
@@ -212,7 +212,7 @@ async fn every_algorithm_is_kept_and_a_wrong_value_leaves_nothing() {
     for size in [50, SEGMENT + STRIPE + 3] {
         let bytes = sample(size, 6);
         for algorithm in ChecksumAlgorithm::ALL {
-            let right = checksum::checksum_of(algorithm, &bytes);
+            let right = checksum_of(algorithm, &bytes);
             let world = World::new();
             let mut put = request("k", Some(size));
             put.expect = ChecksumExpectation {
@@ -249,7 +249,7 @@ async fn a_trailing_checksum_is_read_after_the_body() {
     let has_ended = Arc::new(AtomicBool::new(false));
     let value = base64::Engine::encode(
         &base64::engine::general_purpose::STANDARD,
-        checksum::checksum_of(ChecksumAlgorithm::Crc32c, &bytes),
+        checksum_of(ChecksumAlgorithm::Crc32c, &bytes),
     );
     let seen = has_ended.clone();
     let mut put = request("k", Some(bytes.len()));
@@ -315,6 +315,21 @@ async fn a_client_that_goes_away_during_the_commit_does_not_undo_it() {
     let version = world.metadata.versions.lock()["k"].clone();
     assert_eq!(world.get_all(&version).await.unwrap(), bytes);
     assert_eq!(world.node.shard_count(), N);
+}
+
+/// Once a record may have been proposed, nothing but a refusal may delete what it refers to.
+#[tokio::test]
+async fn a_commit_that_breaks_leaves_the_shards() {
+    for panics in [true, false] {
+        let world = World::new();
+        world.metadata.panics.store(panics, std::sync::atomic::Ordering::SeqCst);
+        if !panics {
+            *world.metadata.refusal.lock() = Some(MetadataError::Invalid { reason: "refused".into() });
+        }
+        assert!(world.put("k", &sample(SEGMENT, 1)).await.is_err());
+        eventually(|| world.path.oldest_epoch_in_flight().is_none()).await;
+        assert_eq!(world.node.shard_count(), if panics { N } else { 0 });
+    }
 }
 
 /// While bytes are written by an older map, that shows.
