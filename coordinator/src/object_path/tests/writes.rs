@@ -14,7 +14,7 @@ async fn every_size_round_trips_with_and_without_a_declared_length() {
             let version = &outcome.version;
             assert_eq!(version.object_bytes, size as u64);
             assert_eq!(version.etag, hex::encode(Md5::digest(&bytes)), "{size} bytes, declared {declared:?}");
-            let crc = checksum::checksum_of(ChecksumAlgorithm::Crc64Nvme, &bytes);
+            let crc = checksum_of(ChecksumAlgorithm::Crc64Nvme, &bytes);
             assert_eq!((&*version.checksums[0].algorithm, &version.checksums[0].value[..]), ("CRC64NVME", &crc[..]));
             assert_eq!(outcome.receipt.inline, size <= INLINE);
             assert_eq!(version.segments.is_empty(), size <= INLINE);
@@ -212,7 +212,7 @@ async fn every_algorithm_is_kept_and_a_wrong_value_leaves_nothing() {
     for size in [50, SEGMENT + STRIPE + 3] {
         let bytes = sample(size, 6);
         for algorithm in ChecksumAlgorithm::ALL {
-            let right = checksum::checksum_of(algorithm, &bytes);
+            let right = checksum_of(algorithm, &bytes);
             let world = World::new();
             let mut put = request("k", Some(size));
             put.expect = ChecksumExpectation {
@@ -249,7 +249,7 @@ async fn a_trailing_checksum_is_read_after_the_body() {
     let has_ended = Arc::new(AtomicBool::new(false));
     let value = base64::Engine::encode(
         &base64::engine::general_purpose::STANDARD,
-        checksum::checksum_of(ChecksumAlgorithm::Crc32c, &bytes),
+        checksum_of(ChecksumAlgorithm::Crc32c, &bytes),
     );
     let seen = has_ended.clone();
     let mut put = request("k", Some(bytes.len()));
