@@ -11,6 +11,7 @@ import hashlib
 import json
 import sys
 import time
+import traceback
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -269,7 +270,7 @@ def multipart():
     with refused("InvalidPart", 400):
         complete(key, upload, [{"PartNumber": 1, "ETag": quoted("0" * 32)}])
     with refused("InvalidPart", 400):
-        complete(key, upload, parts + [{"PartNumber": 9, "ETag": tags[7]}])
+        complete(key, upload, parts[:2] + [{"PartNumber": 9, "ETag": tags[7]}])
     with refused("NoSuchKey"):
         get(key)
     answer = complete(key, upload, parts)
@@ -277,8 +278,9 @@ def multipart():
     assert answer["ETag"] == quoted(whole) and answer["Key"] == key
     assert complete(key, upload, parts)["ETag"] == quoted(whole), "a retry of a completion is answered as the first"
     assert get(key) == one + two + last
-    head = s3.head_object(Bucket=BUCKET, Key=key, PartNumber=2)
-    assert head["PartsCount"] == 3 or head["ContentLength"] in (PART, 100)
+    head = s3.head_object(Bucket=BUCKET, Key=key, PartNumber=1)
+    assert (head["PartsCount"], head["ContentLength"]) == (3, PART)
+    assert get(key, PartNumber=7) == last
     head = s3.head_object(Bucket=BUCKET, Key=key)
     assert (head["ContentType"], head["Metadata"], head["ETag"]) == ("a/b", {"m": "1"}, quoted(whole))
     assert get(key, Range=f"bytes={PART - 1}-{PART}") == b"12"
@@ -566,9 +568,9 @@ def checksums_of_parts():
 def fetch(url, method="GET", data=None, headers=None):
     try:
         with urllib.request.urlopen(urllib.request.Request(url, data=data, method=method, headers=headers or {})) as answer:
-            return answer.status, answer.read(), dict(answer.headers)
+            return answer.status, answer.read(), answer.headers
     except urllib.error.HTTPError as error:
-        return error.code, error.read(), dict(error.headers)
+        return error.code, error.read(), error.headers
 
 
 @check
@@ -671,7 +673,14 @@ def clean_up():
             s3.head_bucket(Bucket=bucket)
 
 
+failed = []
 for function in CHECKS:
     started = time.monotonic()
-    function()
-    print(f"{function.__name__}: ok, {time.monotonic() - started:.1f} s", flush=True)
+    try:
+        function()
+    except Exception:
+        failed.append(function.__name__)
+        traceback.print_exc()
+    outcome = "FAILED" if function.__name__ in failed else "ok"
+    print(f"{function.__name__}: {outcome}, {time.monotonic() - started:.1f} s", flush=True)
+sys.exit(f"failed: {', '.join(failed)}" if failed else 0)

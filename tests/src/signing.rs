@@ -235,12 +235,13 @@ impl Probe {
 
     fn signature(&self, timestamp: &str, names: &[String], payload: &str) -> String {
         let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
-        let mut pairs: Vec<String> = query
+        let mut pairs: Vec<(&str, &str)> = query
             .split('&')
             .filter(|pair| !pair.is_empty())
-            .map(|pair| if pair.contains('=') { pair.to_owned() } else { format!("{pair}=") })
+            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
             .collect();
-        pairs.sort();
+        pairs.sort_unstable();
+        let pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let headers: String = names
             .iter()
             .map(|name| {

@@ -20,6 +20,7 @@ mod signatures;
 mod targets;
 
 use case::{SECRET, SMALL, World};
+use holdfast_tests::server::raw_request;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,18 +34,26 @@ const SLOW_HEAD_LIMIT: Duration = Duration::from_secs(40);
 /// Cases under way at once.
 const SENDERS: usize = 4;
 
-/// Sends a head a byte at a time; how long the server put up with it.
-fn slow_head(address: std::net::SocketAddr) -> Duration {
+/// Heads that never end: what is sent first, and what again and again after it.
+const SLOW_HEADS: [(&str, &[u8], &[u8]); 3] = [
+    ("a head sent a byte at a time", b"GET / HTTP/1.1\r\nx-slow: ", b"a"),
+    ("a head that stops", b"GET / HTTP/1.1\r\nhost", b""),
+    ("empty lines", b"\r\n", b"\r\n"),
+];
+
+/// Sends a head that never ends; whether the server put an end to it.
+fn is_cut_off(address: std::net::SocketAddr, first: &[u8], again: &[u8]) -> bool {
     let mut stream = TcpStream::connect(address).expect("connect");
     stream.set_read_timeout(Some(Duration::from_millis(400))).expect("set a time limit");
     let started = Instant::now();
-    for byte in b"GET / HTTP/1.1\r\nx-slow: ".iter().chain(std::iter::repeat(&b'a')) {
-        let closed = stream.write_all(&[*byte]).is_err() || matches!(stream.read(&mut [0; 64]), Ok(0));
-        if closed || started.elapsed() > SLOW_HEAD_LIMIT {
-            break;
+    let mut next = first;
+    while started.elapsed() < SLOW_HEAD_LIMIT {
+        if stream.write_all(next).is_err() || matches!(stream.read(&mut [0; 64]), Ok(0)) {
+            return true;
         }
+        next = again;
     }
-    started.elapsed()
+    false
 }
 
 #[test]
@@ -66,7 +75,9 @@ fn hostile_requests_are_refused_and_reach_nothing() {
     let next = AtomicUsize::new(0);
     let mut wrong = Vec::new();
     std::thread::scope(|scope| {
-        let slow = scope.spawn(|| slow_head(world.server.s3));
+        let address = world.server.s3;
+        let slow =
+            SLOW_HEADS.map(|(name, first, again)| (name, scope.spawn(move || is_cut_off(address, first, again))));
         let senders: Vec<_> = (0..SENDERS)
             .map(|_| {
                 scope.spawn(|| {
@@ -79,9 +90,10 @@ fn hostile_requests_are_refused_and_reach_nothing() {
             })
             .collect();
         wrong.extend(senders.into_iter().flat_map(|sender| sender.join().expect("a sender ends")));
-        let patience = slow.join().expect("the slow one ends");
-        if patience >= SLOW_HEAD_LIMIT {
-            wrong.push("a head sent a byte at a time was let go on".to_owned());
+        for (name, slow) in slow {
+            if !slow.join().expect("a slow one ends") {
+                wrong.push(format!("{name}: was let go on"));
+            }
         }
     });
     assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
@@ -90,6 +102,21 @@ fn hostile_requests_are_refused_and_reach_nothing() {
     let (_, after) = world.server.memory();
     assert!(after <= before + GROWTH_MAX, "grew from {} to {} MiB", before / MIB, after / MIB);
     still_serves(&world);
+}
+
+/// A client that waits for `100 Continue` and is refused does not send its body, and some go on with their next
+/// request: its first bytes must not be read as that body.
+#[test]
+fn a_refused_expectation_ends_the_connection() {
+    let world = World::new();
+    let head =
+        format!("PUT /vault/x HTTP/1.1\r\nhost: {}\r\nexpect: 100-continue\r\ncontent-length: 1\r\n\r\n", world.host);
+    let next = world.ask("GET", "/hostile/small").sign();
+    let answer = raw_request(world.server.s3, &[head.into_bytes(), next].concat()).expect("an answer");
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.starts_with("HTTP/1.1 403"), "{text}");
+    assert!(text.contains("\r\nconnection: close\r\n"), "{text}");
+    assert_eq!(text.matches("HTTP/1.1").count(), 1, "{text}");
 }
 
 /// The vault holds what it held, and the attacker's bucket only what was let in.
