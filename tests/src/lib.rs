@@ -6,3 +6,4 @@
 pub mod clients;
 pub mod content;
 pub mod server;
+pub mod signing;

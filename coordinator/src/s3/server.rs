@@ -11,10 +11,10 @@ use super::wire::{Kept, Turn, Wire};
 use crate::metadata::Metadata;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
-use http::header::{CONTENT_TYPE, ETAG, HeaderValue, LOCATION, SERVER};
+use http::header::{CONNECTION, CONTENT_TYPE, ETAG, EXPECT, HeaderValue, LOCATION, SERVER};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use s3s::service::S3Service;
@@ -49,6 +49,9 @@ impl Default for S3ServerOptions {
         Self { region: "us-east-1".to_owned(), domains: Vec::new(), tls: None, clock: Arc::new(clock) }
     }
 }
+
+/// Bodies of refused requests up to this size are on their way with their heads, and are read to go on after them.
+const DRAINED_BYTES_MAX: u64 = 16 << 10;
 
 type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, s3s::StdError>;
 
@@ -118,9 +121,13 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(stream: S, endpoint: Arc<
     let service = service_fn(move |request| {
         let (endpoint, turn, answering) = (endpoint.clone(), turn.clone(), turn.begin());
         async move {
-            let response = endpoint.answer(request).await;
+            let unsent = may_leave_body(&request);
+            let mut response = endpoint.answer(request).await;
             if response.status().is_client_error() || response.status().is_server_error() {
                 turn.refuse();
+                if unsent {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
             }
             Ok::<_, Infallible>(response.map(|body| Kept::new(body, answering)))
         }
@@ -142,6 +149,14 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(stream: S, endpoint: Arc<
     if let Err(error) = ended {
         tracing::debug!(%error, "S3 connection ended");
     }
+}
+
+/// Whether the client may not send this request's body once it sees a refusal. What it sends next would be read as that
+/// body, so the connection cannot go on: some clients that expect `100 Continue` do use it again.
+fn may_leave_body(request: &Request<Incoming>) -> bool {
+    let short = request.body().size_hint().upper().is_some_and(|bytes| bytes <= DRAINED_BYTES_MAX);
+    let waits = request.headers().contains_key(EXPECT);
+    !request.body().is_end_stream() && (waits || !short)
 }
 
 /// An id for one request, in its answer and in every log line about it.

@@ -4,8 +4,15 @@
 use super::error::DoorError;
 use super::path::{Target, encode_value};
 use crate::object_path::ChecksumAlgorithm;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, DATE, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, DATE, EXPECT, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE, RANGE,
+    TRANSFER_ENCODING,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+
+/// Names the algorithm of a checksum, in the words of the SDKs and of S3's own operations.
+const SDK_CHECKSUM_ALGORITHM: &str = "x-amz-sdk-checksum-algorithm";
+const CHECKSUM_ALGORITHM: &str = "x-amz-checksum-algorithm";
 
 /// The request as it goes on: path style, encoded anew, without what was the door's business.
 pub(super) fn forwarded_head(
@@ -41,13 +48,18 @@ pub(super) fn forwarded_head(
     {
         out.remove(name);
     }
-    // An announced checksum trailer says which algorithm to compute.
-    if !out.contains_key("x-amz-sdk-checksum-algorithm") {
-        let named = headers.get("x-amz-trailer").and_then(|v| v.to_str().ok()).and_then(algorithm_of_trailer);
-        if let Some(algorithm) = named {
-            out.insert("x-amz-sdk-checksum-algorithm", HeaderValue::from_static(algorithm.name()));
+    // The algorithm to compute is named by the SDKs' header or by an announced trailer. The library knows but this one.
+    if !out.contains_key(CHECKSUM_ALGORITHM) {
+        let trailer = headers.get("x-amz-trailer").and_then(|v| v.to_str().ok()).and_then(algorithm_of_trailer);
+        let named = trailer.map(|algorithm| HeaderValue::from_static(algorithm.name()));
+        if let Some(value) = headers.get(SDK_CHECKSUM_ALGORITHM).cloned().or(named) {
+            out.insert(CHECKSUM_ALGORITHM, value);
         }
     }
+    // What is no range or no date is ignored (RFC 9110, 14.2, 13.1.3 and 13.1.4); the library would refuse it.
+    normalise(out, RANGE, normal_range);
+    normalise(out, IF_MODIFIED_SINCE, normal_date);
+    normalise(out, IF_UNMODIFIED_SINCE, normal_date);
     let encodings: Vec<&str> = headers.get_all(CONTENT_ENCODING).iter().filter_map(|v| v.to_str().ok()).collect();
     let listed = encodings.join(",");
     let rest: Vec<&str> =
@@ -59,6 +71,35 @@ pub(super) fn forwarded_head(
         out.insert(CONTENT_ENCODING, value);
     }
     Ok(request)
+}
+
+/// Replaces a header by its normal form; without one it is left out.
+fn normalise(headers: &mut HeaderMap, name: HeaderName, normal: impl Fn(&str) -> Option<String>) {
+    let Some(sent) = headers.remove(&name) else { return };
+    let value = sent.to_str().ok().and_then(|text| normal(text.trim())).and_then(|v| HeaderValue::from_str(&v).ok());
+    if let Some(value) = value {
+        headers.insert(name, value);
+    }
+}
+
+/// One range of bytes; positions beyond any object are cut to one that is beyond any object, too.
+fn normal_range(text: &str) -> Option<String> {
+    const FAR: u64 = i64::MAX.unsigned_abs();
+    let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
+    let position = |digits: &str| -> Option<Option<u64>> {
+        let good = digits.bytes().all(|b| b.is_ascii_digit());
+        good.then(|| (!digits.is_empty()).then(|| digits.parse().unwrap_or(FAR).min(FAR)))
+    };
+    match (position(first)?, position(last)?) {
+        (Some(first), Some(last)) if first <= last => Some(format!("bytes={first}-{last}")),
+        (Some(first), None) => Some(format!("bytes={first}-")),
+        (None, Some(length)) => Some(format!("bytes=-{length}")),
+        _ => None,
+    }
+}
+
+fn normal_date(text: &str) -> Option<String> {
+    httpdate::parse_http_date(text).ok().map(httpdate::fmt_http_date)
 }
 
 /// Says how long the body is that goes on.
@@ -107,10 +148,12 @@ pub(super) fn checksum_trailer(
     if ChecksumAlgorithm::ALL.into_iter().any(|a| headers.contains_key(trailer_name(a))) {
         return Err(invalid("Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed."));
     }
-    if let Some(named) = headers.get("x-amz-sdk-checksum-algorithm")
-        && named.to_str().ok().and_then(ChecksumAlgorithm::from_name) != Some(algorithm)
-    {
-        return Err(invalid("Value for x-amz-sdk-checksum-algorithm header is invalid."));
+    for name in [SDK_CHECKSUM_ALGORITHM, CHECKSUM_ALGORITHM] {
+        if let Some(named) = headers.get(name)
+            && named.to_str().ok().and_then(ChecksumAlgorithm::from_name) != Some(algorithm)
+        {
+            return Err(invalid(&format!("Value for {name} header is invalid.")));
+        }
     }
     Ok(Some(algorithm))
 }
@@ -118,7 +161,6 @@ pub(super) fn checksum_trailer(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderName;
 
     fn headers(list: &[(&str, &str)]) -> HeaderMap {
         list.iter()
@@ -146,8 +188,33 @@ mod tests {
         assert_eq!(request.uri(), "/b/../a%20b?versionId=a%26b");
         let mut left: Vec<_> = request.headers().iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
         left.sort();
-        let expected = ["content-encoding: gzip", "content-type: text/plain", "x-amz-sdk-checksum-algorithm: CRC32C"];
+        let expected = ["content-encoding: gzip", "content-type: text/plain", "x-amz-checksum-algorithm: CRC32C"];
         assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn ranges_and_dates_take_their_normal_form_or_are_ignored() {
+        for (sent, expected) in [
+            ("bytes=0-0", Some("bytes=0-0")),
+            ("bytes=5-", Some("bytes=5-")),
+            ("bytes=-5", Some("bytes=-5")),
+            ("bytes=-99999999999999999999999", Some("bytes=-9223372036854775807")),
+            ("bytes=18446744073709551615-", Some("bytes=9223372036854775807-")),
+            ("bytes=-", None),
+            ("bytes=5-4", None),
+            ("bytes=--5", None),
+            ("bytes=0-1,3-4", None),
+            ("bytes=a-b", None),
+            ("lines=0-1", None),
+            ("", None),
+        ] {
+            assert_eq!(normal_range(sent).as_deref(), expected, "{sent}");
+        }
+        let fixed = "Fri, 24 May 2013 00:00:00 GMT";
+        for same in [fixed, "Friday, 24-May-13 00:00:00 GMT", "Fri May 24 00:00:00 2013"] {
+            assert_eq!(normal_date(same).as_deref(), Some(fixed), "{same}");
+        }
+        assert_eq!(normal_date("yesterday"), None);
     }
 
     #[test]
@@ -165,6 +232,7 @@ mod tests {
         for (list, has_trailers) in [
             (vec![crc32], false),
             (vec![crc32, ("x-amz-sdk-checksum-algorithm", "SHA1")], true),
+            (vec![crc32, ("x-amz-checksum-algorithm", "SHA1")], true),
             (vec![crc32, ("x-amz-checksum-sha1", "x")], true),
             (vec![("x-amz-trailer", "x-amz-checksum-crc32, x-amz-checksum-sha1")], true),
             (vec![("x-amz-trailer", "x-amz-meta-a")], true),

@@ -109,7 +109,8 @@ impl Operations {
             if_match_modified_ms: object.last_modified_time.as_ref().map(millis),
             if_match_bytes: object.size.and_then(|s| u64::try_from(s).ok()),
         };
-        let result = match selector(object.version_id.as_deref()) {
+        let checked = super::check_key(&object.key).and_then(|()| selector(object.version_id.as_deref()));
+        let result = match checked {
             Ok(selector) => self.delete_one(bucket, owner, object.key.clone(), selector, preconditions).await,
             Err(error) => Err(error),
         };
