@@ -6,7 +6,10 @@ head -c 20000000 /dev/urandom > "$WORK/in/large"
 echo hi > "$WORK/in/sub dir/ü+x.txt"
 : > "$WORK/in/empty"
 aws s3 mb "s3://$BUCKET"
-aws s3 sync "$WORK/in" "s3://$BUCKET/aws"
+aws s3 sync --debug "$WORK/in" "s3://$BUCKET/aws" 2>"$WORK/debug.log" || {
+    grep -aE 'Response headers|Response body|Retry needed|Traceback|Error' "$WORK/debug.log" | tail -60 | cut -c1-600
+    exit 1
+}
 aws s3 sync "s3://$BUCKET/aws" "$WORK/out"
 diff -r "$WORK/in" "$WORK/out"
 aws s3 ls --recursive "s3://$BUCKET/" | grep -q 'aws/sub dir/ü+x.txt'
