@@ -88,6 +88,15 @@ pub(super) fn body_error(error: BodyError) -> DoorError {
     }
 }
 
+/// The bytes of Content-MD5, where sent. Its form is judged of every request and first: that costs nothing, and an empty
+/// one would be taken for none further on.
+pub(super) fn content_md5(headers: &HeaderMap) -> Result<Option<Vec<u8>>, DoorError> {
+    let Some(value) = headers.get("content-md5") else { return Ok(None) };
+    let claimed = value.to_str().ok().and_then(|v| BASE64.decode(v).ok()).filter(|v| v.len() == 16);
+    let invalid = || DoorError::bad("InvalidDigest", "The Content-MD5 you specified is not valid.");
+    claimed.map(Some).ok_or_else(invalid)
+}
+
 /// Content-MD5 and `x-amz-checksum-*` of a document, where sent, as header or trailer. Completing an upload names the
 /// checksum of the object instead: that one is not the document's.
 pub(super) fn check_digests(
@@ -96,13 +105,8 @@ pub(super) fn check_digests(
     query: &[(String, String)],
     bytes: &[u8],
 ) -> Result<(), DoorError> {
-    if let Some(value) = headers.get("content-md5") {
-        let claimed = value.to_str().ok().and_then(|v| BASE64.decode(v).ok()).filter(|v| v.len() == 16);
-        let claimed =
-            claimed.ok_or_else(|| DoorError::bad("InvalidDigest", "The Content-MD5 you specified is not valid."))?;
-        if Md5::digest(bytes).as_slice() != claimed {
-            return Err(DoorError::bad("BadDigest", "The Content-MD5 you specified did not match what we received."));
-        }
+    if content_md5(headers)?.is_some_and(|claimed| Md5::digest(bytes).as_slice() != claimed) {
+        return Err(DoorError::bad("BadDigest", "The Content-MD5 you specified did not match what we received."));
     }
     if query.iter().any(|(name, _)| name == "uploadId") {
         return Ok(());
@@ -146,6 +150,19 @@ mod tests {
         assert!(check_length(None).is_ok());
         assert!(check_length(Some(DOCUMENT_BYTES_MAX as u64)).is_ok());
         assert_eq!(check_length(Some(u64::MAX)).unwrap_err().code, "MaxMessageLengthExceeded");
+    }
+
+    #[test]
+    fn a_malformed_content_md5_is_refused() {
+        let judged = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("content-md5", HeaderValue::from_static(value));
+            content_md5(&headers).map(|_| ()).map_err(|e| e.code)
+        };
+        assert_eq!(judged("1B2M2Y8AsgTpgAmY7PhCfg=="), Ok(()));
+        for bad in ["", "AWS HAHAHA", "YWJyYWNhZGFicmE="] {
+            assert_eq!(judged(bad), Err("InvalidDigest"), "{bad}");
+        }
     }
 
     #[test]

@@ -217,7 +217,11 @@ fn judge(
     // The bucket is named by the address, not by a field; a policy that does not say which is good for none.
     let named = fields.iter().map(|(name, _)| name.as_str()).chain(["bucket"]);
     for name in named {
-        let free = FREE_FIELDS.contains(&name) || name.starts_with("x-ignore-");
+        let free = FREE_FIELDS.contains(&name)
+            || name.starts_with("x-ignore-")
+            // They can only make an upload fail, and are of bytes the policy's author cannot know.
+            || name.starts_with("x-amz-checksum-")
+            || name == "content-md5";
         if !free && !covered.iter().any(|c| c == name) {
             return Err(denied(&format!("Extra input fields: {name}")));
         }
@@ -401,7 +405,13 @@ mod tests {
         let good = policy(
             r#"[{"bucket":"b"},["starts-with","$key","up/"],["content-length-range",1,10],["eq","$acl","private"]]"#,
         );
-        let sent = fields(&[("key", "up/x"), ("acl", "private"), ("policy", "p"), ("x-ignore-me", "1")]);
+        let sent = fields(&[
+            ("key", "up/x"),
+            ("acl", "private"),
+            ("policy", "p"),
+            ("x-ignore-me", "1"),
+            ("x-amz-checksum-sha256", "c"),
+        ]);
         assert_eq!(judge(&good, &sent, "up/x", "b", 1_700_000_000).unwrap(), (1, Some(10)));
         let ranges = policy(
             r#"[{"bucket":"b"},["starts-with","$key",""],["content-length-range",1,10],["content-length-range",0,99]]"#,

@@ -61,12 +61,10 @@ pub(super) fn forwarded_head(
     normalise(out, IF_MODIFIED_SINCE, normal_date);
     normalise(out, IF_UNMODIFIED_SINCE, normal_date);
     let encodings: Vec<&str> = headers.get_all(CONTENT_ENCODING).iter().filter_map(|v| v.to_str().ok()).collect();
-    let listed = encodings.join(",");
-    let rest: Vec<&str> =
-        listed.split(',').map(str::trim).filter(|e| !e.eq_ignore_ascii_case("aws-chunked") && !e.is_empty()).collect();
+    let kept = without_framing(&encodings.join(","));
     out.remove(CONTENT_ENCODING);
-    if !rest.is_empty()
-        && let Ok(value) = HeaderValue::from_str(&rest.join(","))
+    if !kept.is_empty()
+        && let Ok(value) = HeaderValue::from_str(&kept)
     {
         out.insert(CONTENT_ENCODING, value);
     }
@@ -100,6 +98,12 @@ fn normal_range(text: &str) -> Option<String> {
 
 fn normal_date(text: &str) -> Option<String> {
     httpdate::parse_http_date(text).ok().map(httpdate::fmt_http_date)
+}
+
+/// A content encoding without `aws-chunked`, which is of the transfer; what is left stays as it was written.
+fn without_framing(encoding: &str) -> String {
+    let framing = |e: &str| e.trim().is_empty() || e.trim().eq_ignore_ascii_case("aws-chunked");
+    encoding.split(',').filter(|e| !framing(e)).collect::<Vec<_>>().join(",").trim().to_owned()
 }
 
 /// Says how long the body is that goes on.
@@ -215,6 +219,19 @@ mod tests {
             assert_eq!(normal_date(same).as_deref(), Some(fixed), "{same}");
         }
         assert_eq!(normal_date("yesterday"), None);
+    }
+
+    #[test]
+    fn framing_is_not_an_encoding_of_the_object() {
+        for (sent, kept) in [
+            ("gzip", "gzip"),
+            ("deflate, gzip", "deflate, gzip"),
+            ("deflate, gzip,aws-chunked", "deflate, gzip"),
+            ("aws-chunked, gzip", "gzip"),
+            ("AWS-chunked, aws-chunked,", ""),
+        ] {
+            assert_eq!(without_framing(sent), kept, "{sent}");
+        }
     }
 
     #[test]

@@ -116,6 +116,7 @@ impl Door {
         }
         let parts =
             Parts { method: head.method.as_str(), raw_path, path: &path, query: &query, headers: &head.headers };
+        document::content_md5(&head.headers)?;
         let (key, seed, payload) = self.verify(&parts)?;
         if is_multipart {
             return Err(DoorError::new(
@@ -167,8 +168,9 @@ impl Door {
 
     /// Who signed, what chunk signatures go on from, and how the body proves itself.
     fn verify(&self, parts: &Parts<'_>) -> Result<(AccessKey, sigv4::Seed, Payload), DoorError> {
-        let claim = sigv4::claim(parts)?;
-        claim.check(parts, &self.region, (self.clock)())?;
+        let now = (self.clock)();
+        let claim = sigv4::claim(parts, now)?;
+        claim.check(parts, &self.region, now)?;
         let key = self.metadata.access_key(&claim.access_key).ok_or_else(|| {
             DoorError::denied("InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records.")
         })?;

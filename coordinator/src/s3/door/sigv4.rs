@@ -84,7 +84,7 @@ fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 
 /// Takes the signature out of header or query. No signature at all is an anonymous request, which nothing here is
 /// open to.
-pub(crate) fn claim(parts: &Parts<'_>) -> Result<Claim, DoorError> {
+pub(crate) fn claim(parts: &Parts<'_>, now: u64) -> Result<Claim, DoorError> {
     let in_header = parts.headers.contains_key(http::header::AUTHORIZATION);
     let in_query =
         parts.query.iter().any(|(n, _)| n == "X-Amz-Signature" || n == "X-Amz-Algorithm" || n == "X-Amz-Credential");
@@ -95,7 +95,7 @@ pub(crate) fn claim(parts: &Parts<'_>) -> Result<Claim, DoorError> {
             "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string parameter or the Authorization header should be specified",
         )),
         (true, false) if v2_query => Err(DoorError::bad("InvalidArgument", "Only one auth mechanism allowed")),
-        (true, false) => header_claim(parts),
+        (true, false) => header_claim(parts, now),
         (false, true) => query_claim(parts),
         (false, false) if v2_query => Err(DoorError::bad(
             "InvalidRequest",
@@ -105,13 +105,16 @@ pub(crate) fn claim(parts: &Parts<'_>) -> Result<Claim, DoorError> {
     }
 }
 
-fn header_claim(parts: &Parts<'_>) -> Result<Claim, DoorError> {
+fn header_claim(parts: &Parts<'_>, now: u64) -> Result<Claim, DoorError> {
     let mut values = parts.headers.get_all(http::header::AUTHORIZATION).iter();
     let value = values.next().and_then(|v| v.to_str().ok()).ok_or_else(|| malformed("it is not text"))?;
     if values.next().is_some() {
         return Err(DoorError::bad("InvalidArgument", "Only one Authorization header is allowed"));
     }
     let (algorithm, rest) = value.trim().split_once(' ').unwrap_or((value.trim(), ""));
+    if algorithm == "AWS" {
+        return Err(version_2(rest, parts.headers, now));
+    }
     if algorithm != ALGORITHM {
         return Err(unsupported(algorithm));
     }
@@ -156,13 +159,45 @@ fn unsupported(algorithm: &str) -> DoorError {
     if algorithm.starts_with("AWS4-ECDSA") {
         return DoorError::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented", "SigV4A is not implemented");
     }
-    if algorithm == "AWS" {
+    DoorError::bad("InvalidArgument", "Unsupported Authorization Type")
+}
+
+/// A signature of version 2, which is not taken here. What else is wrong with it is said first, in S3's order: its
+/// form, its date, its clock.
+fn version_2(rest: &str, headers: &HeaderMap, now: u64) -> DoorError {
+    if !rest.trim().split_once(':').is_some_and(|(key, signature)| !key.is_empty() && !signature.is_empty()) {
         return DoorError::bad(
-            "InvalidRequest",
-            "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
+            "InvalidArgument",
+            "AWS authorization header is invalid. Expected AwsAccessKeyId:signature",
         );
     }
-    DoorError::bad("InvalidArgument", "Unsupported Authorization Type")
+    let date = if headers.contains_key("x-amz-date") { "x-amz-date" } else { "date" };
+    let Some(time) = header(headers, date).and_then(parse_http_date) else {
+        return DoorError::denied("AccessDenied", "AWS authentication requires a valid Date or x-amz-date header");
+    };
+    if time.abs_diff(now) > CLOCK_SKEW_SECONDS {
+        return skewed();
+    }
+    DoorError::bad(
+        "InvalidRequest",
+        "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
+    )
+}
+
+/// Seconds since 1970 of `Fri, 24 May 2013 00:00:00 GMT`. The day's name says nothing the date does not, so it is not
+/// compared.
+fn parse_http_date(text: &str) -> Option<u64> {
+    let format = time::macros::format_description!("[day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
+    let (_, date) = text.split_once(", ")?;
+    let time = time::PrimitiveDateTime::parse(date, &format).ok()?;
+    u64::try_from(time.assume_utc().unix_timestamp()).ok()
+}
+
+fn skewed() -> DoorError {
+    DoorError::denied(
+        "RequestTimeTooSkewed",
+        "The difference between the request time and the current time is too large.",
+    )
 }
 
 /// `X-Amz-Date`, else `Date`.
@@ -262,10 +297,7 @@ impl Claim {
                 return Err(DoorError::denied("AccessDenied", "Request has expired"));
             }
         } else if time.abs_diff(now) > CLOCK_SKEW_SECONDS {
-            return Err(DoorError::denied(
-                "RequestTimeTooSkewed",
-                "The difference between the request time and the current time is too large.",
-            ));
+            return Err(skewed());
         }
         self.check_signed_headers(parts)
     }
@@ -384,7 +416,7 @@ mod tests {
         let path = path::decode_path(raw_path)?;
         let query = path::decode_query(raw_query)?;
         let parts = Parts { method, raw_path, path: &path, query: &query, headers };
-        let claim = claim(&parts)?;
+        let claim = claim(&parts, now)?;
         claim.check(&parts, "us-east-1", now)?;
         claim.verify(&parts, SECRET).map(|seed| seed.signature)
     }
@@ -473,6 +505,7 @@ mod tests {
 
     #[test]
     fn what_is_not_signed_or_not_ours_is_refused() {
+        let v2 = |auth: &str, date: &str| headers(&[("host", "h"), ("authorization", auth), ("x-amz-date", date)]);
         let table: Vec<(&str, HeaderMap, u64, &str)> = vec![
             ("/test.txt", get_object(&[("x-amz-acl", "public-read")]), DAY, "AccessDenied"),
             ("/test2.txt", get_object(&[]), DAY, "SignatureDoesNotMatch"),
@@ -481,7 +514,12 @@ mod tests {
             ("/test.txt", get_object(&[]), DAY - 901, "RequestTimeTooSkewed"),
             ("/test.txt", headers(&[("host", "h")]), DAY, "AccessDenied"),
             ("/x?AWSAccessKeyId=a&Signature=b&Expires=1", headers(&[("host", "h")]), DAY, "InvalidRequest"),
-            ("/x", headers(&[("host", "h"), ("authorization", "AWS a:b")]), DAY, "InvalidRequest"),
+            ("/x", v2("AWS a:b", "Fri, 24 May 2013 00:00:00 GMT"), DAY, "InvalidRequest"),
+            ("/x", v2("AWS a:b", "Fri, 24 May 2013 00:00:00 GMT"), DAY + 901, "RequestTimeTooSkewed"),
+            ("/x", v2("AWS a:b", "Tue, 24 May 2010 00:00:00 GMT"), DAY, "RequestTimeTooSkewed"),
+            ("/x", v2("AWS a:b", "Sat, 24 May 1958 00:00:00 GMT"), DAY, "AccessDenied"),
+            ("/x", v2("AWS a:b", "soon"), DAY, "AccessDenied"),
+            ("/x", v2("AWS HAHAHA", "soon"), DAY, "InvalidArgument"),
             ("/x", headers(&[("host", "h"), ("authorization", "Bearer a")]), DAY, "InvalidArgument"),
             ("/x", headers(&[("host", "h"), ("authorization", "AWS4-ECDSA-P256-SHA256 a")]), DAY, "NotImplemented"),
             (
