@@ -258,7 +258,7 @@ pub struct ListVersionsRequest {
     pub delimiter: String,
     /// Go on after this key; empty from the start.
     pub key_marker: String,
-    /// With a key marker: go on after this version of it (`null` or hex); empty: after all its versions.
+    /// With a key marker: go on after this version of it (`null` or hex), there or not; empty: after all its versions.
     pub version_marker: String,
     /// At most this many (0..=1000).
     pub limit: usize,

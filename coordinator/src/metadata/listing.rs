@@ -117,7 +117,8 @@ pub(super) fn list_versions<V: KvView>(
             }
             VersionRow::Version(key, version) => {
                 let name = version.s3_version_id();
-                last = Some((key.clone(), name.clone()));
+                // The id it is ordered by, of a `null` version too: that marker holds when the version is removed.
+                last = Some((key.clone(), version.version_id().to_string()));
                 page.entries.push(VersionEntry {
                     entry: entry_of(&key, &version),
                     version: name,

@@ -5,4 +5,5 @@ mod door;
 mod error;
 pub mod operations;
 pub mod server;
+mod subresource;
 mod wire;

@@ -7,6 +7,7 @@ use super::door::{
     Admitted, AuthenticatedRequest, CONNECTIONS_MAX, Door, DoorError, FormReply, HEAD_BYTES_MAX, HEADER_TIME,
     RequestBody, SHUTDOWN_TIME, escaped,
 };
+use super::subresource::{self, Level};
 use super::wire::{Kept, Turn, Wire};
 use crate::metadata::Metadata;
 use bytes::Bytes;
@@ -206,6 +207,10 @@ impl Endpoint {
 
     async fn call(&self, request: AuthenticatedRequest, method: &Method, path: &str, id: &str) -> Response<Body> {
         let (head, body) = request.into_parts();
+        let level = Level::of(head.uri().path());
+        if let Err(refused) = subresource::check(head.method(), level, head.uri().query().unwrap_or_default()) {
+            return refusal(&refused, method, path, id);
+        }
         let body = match body {
             RequestBody::Document(bytes) => s3s::Body::from(bytes),
             RequestBody::Object(stream) => {
@@ -252,7 +257,7 @@ fn full(bytes: Bytes) -> Body {
 }
 
 fn refusal(error: &DoorError, method: &Method, path: &str, id: &str) -> Response<Body> {
-    tracing::debug!(code = error.code, message = %error.message, "refused at the door");
+    tracing::debug!(code = error.code, message = %error.message, "refused");
     metrics::counter!("holdfast_s3_refused_total", "code" => error.code).increment(1);
     let body = if method == Method::HEAD { Bytes::new() } else { error.xml(path, id) };
     let mut response = Response::new(full(body));

@@ -60,13 +60,14 @@ macro_rules! refuse_unsupported {
         {
             return Err(not_implemented("Object lock"));
         }
-        let granted = $input.grant_full_control.is_some()
-            || $input.grant_read.is_some()
-            || $input.grant_read_acp.is_some()
-            || $input.grant_write_acp.is_some();
-        if granted || $input.acl.as_ref().is_some_and(|acl| acl.as_str() != "private") {
-            return Err(not_implemented("An access control list other than private"));
-        }
+        $crate::s3::operations::acl::check_canned($input.acl.as_ref().map(|acl| acl.as_str()))?;
+        $crate::s3::operations::acl::check_grants([
+            $input.grant_full_control.as_ref(),
+            $input.grant_read.as_ref(),
+            $input.grant_read_acp.as_ref(),
+            $input.grant_write_acp.as_ref(),
+            None,
+        ])?;
     }};
 }
 pub(super) use refuse_unsupported;
@@ -141,14 +142,6 @@ pub(super) fn user_metadata(version: &ObjectVersion) -> Option<s3s::dto::Metadat
 pub(super) fn content_type(version: &ObjectVersion) -> String {
     let given = version.attributes.as_ref().map(|a| a.content_type.clone()).filter(|t| !t.is_empty());
     given.unwrap_or_else(|| "binary/octet-stream".to_owned())
-}
-
-/// `expected-bucket-owner` must be the owner.
-pub(super) fn check_expected_owner(expected: Option<&str>, owner: &str) -> S3Result<()> {
-    match expected {
-        Some(expected) if expected != owner => Err(s3s::S3Error::new(s3s::S3ErrorCode::AccessDenied)),
-        _ => Ok(()),
-    }
 }
 
 /// Appending writes (`x-amz-write-offset-bytes`) are of directory buckets.

@@ -1,6 +1,7 @@
 //! Buckets: create, head, list, delete, location, versioning, and the configurations that are not there.
 
 use super::super::error::{invalid_argument, invalid_request, not_implemented};
+use super::acl::{check_canned, check_grants};
 use super::names::is_valid_bucket;
 use super::{MetadataResultExt, Operations, now_ms, timestamp, versioning_of};
 use crate::metadata::MetadataError;
@@ -24,14 +25,17 @@ impl Operations {
         if input.object_lock_enabled_for_bucket == Some(true) {
             return Err(not_implemented("Object lock"));
         }
-        if input.acl.as_ref().is_some_and(|acl| acl.as_str() != "private")
-            || input.grant_full_control.is_some()
-            || input.grant_read.is_some()
-            || input.grant_read_acp.is_some()
-            || input.grant_write.is_some()
-            || input.grant_write_acp.is_some()
-        {
-            return Err(not_implemented("An access control list other than private"));
+        check_canned(input.acl.as_ref().map(BucketCannedACL::as_str))?;
+        check_grants([
+            input.grant_full_control.as_ref(),
+            input.grant_read.as_ref(),
+            input.grant_read_acp.as_ref(),
+            input.grant_write.as_ref(),
+            input.grant_write_acp.as_ref(),
+        ])?;
+        // What holds here: all in a bucket is the bucket owner's, lists of objects change nothing.
+        if input.object_ownership.as_ref().is_some_and(|o| o.as_str() != ObjectOwnership::BUCKET_OWNER_ENFORCED) {
+            return Err(not_implemented("An object ownership other than BucketOwnerEnforced"));
         }
         let constraint = input.create_bucket_configuration.and_then(|c| c.location_constraint);
         if let Some(constraint) = constraint.filter(|c| !c.as_str().is_empty())
@@ -145,19 +149,5 @@ impl Operations {
         };
         self.metadata.bucket_set_versioning(&bucket.name, versioning).await.s3()?;
         Ok(S3Response::new(PutBucketVersioningOutput::default()))
-    }
-
-    /// The only grant there is: the owner's, of everything.
-    pub(super) fn owner_grants(&self, owner: &str) -> (Owner, Grants) {
-        let owner = self.owner(owner);
-        let grantee = Grantee {
-            display_name: owner.display_name.clone(),
-            email_address: None,
-            id: owner.id.clone(),
-            type_: Type::from_static(Type::CANONICAL_USER),
-            uri: None,
-        };
-        let permission = Permission::from_static(Permission::FULL_CONTROL);
-        (owner, vec![Grant { grantee: Some(grantee), permission: Some(permission) }])
     }
 }

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use holdfast_proto::manifest::Checksum;
-use s3s::S3Result;
+use s3s::{S3Error, S3ErrorCode, S3Result};
 use sha1::Digest;
 
 /// The five values S3 has fields for, base64 (composite ones with `-parts`).
@@ -75,10 +75,7 @@ pub(super) fn expectation(
         .map(|text| {
             let value = BASE64.decode(text).ok().and_then(|v| <[u8; 16]>::try_from(v).ok());
             value.ok_or_else(|| {
-                s3s::S3Error::with_message(
-                    s3s::S3ErrorCode::InvalidDigest,
-                    "The Content-MD5 you specified is not valid.",
-                )
+                S3Error::with_message(S3ErrorCode::InvalidDigest, "The Content-MD5 you specified is not valid.")
             })
         })
         .transpose()?;
@@ -99,10 +96,12 @@ pub(super) fn expectation(
     Ok(ChecksumExpectation { content_md5, algorithm: named, value: None, trailer })
 }
 
-/// The raw bytes of a value in a header.
+/// The raw bytes of a value in a header. One of the wrong shape matches no body, so it is answered as one that does not
+/// match.
 pub(super) fn decode(algorithm: ChecksumAlgorithm, text: &str) -> S3Result<Vec<u8>> {
     BASE64.decode(text).ok().filter(|v| v.len() == algorithm.value_bytes()).ok_or_else(|| {
-        invalid_request(format!("Value for x-amz-checksum-{} header is invalid.", algorithm.name().to_lowercase()))
+        let name = algorithm.name().to_lowercase();
+        S3Error::with_message(S3ErrorCode::BadDigest, format!("Value for x-amz-checksum-{name} header is invalid."))
     })
 }
 

@@ -4,7 +4,7 @@ use super::super::error::{from_object, invalid_argument, invalid_request};
 use super::attributes::{given, refuse_unsupported};
 use super::checksums::{self, Fields};
 use super::conditions::{self, ReadConditions, Verdict};
-use super::{Operations, check_key, put, read, timestamp};
+use super::{Operations, SOURCE_EXPECTED_OWNER, check_key, put, read, timestamp};
 use crate::object_path::{ChecksumAlgorithm, ChecksumExpectation, PutRequest, ReadRequest};
 use holdfast_proto::manifest::{Bucket, ObjectVersion};
 use s3s::dto::*;
@@ -32,7 +32,7 @@ impl Operations {
         let CopySource::Bucket { bucket, key, version_id } = source else {
             return Err(invalid_argument("Copy sources are named as bucket/key"));
         };
-        let bucket = self.bucket(request, bucket)?;
+        let bucket = self.bucket_expecting(request, bucket, SOURCE_EXPECTED_OWNER)?;
         let version = self.live_version(&bucket, key, version_id.as_deref()).await.map_err(|error| {
             // A copy of a delete marker by its version is a wrong request, not a wrong method.
             if error.code() == &S3ErrorCode::MethodNotAllowed {

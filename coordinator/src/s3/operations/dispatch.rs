@@ -1,6 +1,6 @@
 //! Which operation answers which request. Everything not listed answers `NotImplemented`, by the library's default.
 
-use super::super::error::not_configured;
+use super::super::error::{invalid_request, not_configured};
 use super::Operations;
 use async_trait::async_trait;
 use s3s::dto::*;
@@ -272,17 +272,35 @@ impl S3 for Operations {
     }
 
     async fn get_bucket_acl(&self, request: S3Request<GetBucketAclInput>) -> S3Result<S3Response<GetBucketAclOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
-        let (owner, grants) = self.owner_grants(&bucket.owner);
-        Ok(S3Response::new(GetBucketAclOutput { grants: Some(grants), owner: Some(owner) }))
+        self.bucket_acl(request).await
+    }
+
+    async fn put_bucket_acl(&self, request: S3Request<PutBucketAclInput>) -> S3Result<S3Response<PutBucketAclOutput>> {
+        self.set_bucket_acl(request).await
     }
 
     async fn get_object_acl(&self, request: S3Request<GetObjectAclInput>) -> S3Result<S3Response<GetObjectAclOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
-        let input = request.input;
-        let version = self.live_version(&bucket, &input.key, input.version_id.as_deref()).await?;
-        let (owner, grants) = self.owner_grants(&version.owner);
-        Ok(S3Response::new(GetObjectAclOutput { grants: Some(grants), owner: Some(owner), request_charged: None }))
+        self.object_acl(request).await
+    }
+
+    async fn put_object_acl(&self, request: S3Request<PutObjectAclInput>) -> S3Result<S3Response<PutObjectAclOutput>> {
+        self.set_object_acl(request).await
+    }
+
+    async fn get_object_retention(
+        &self,
+        request: S3Request<GetObjectRetentionInput>,
+    ) -> S3Result<S3Response<GetObjectRetentionOutput>> {
+        self.bucket(&request, &request.input.bucket)?;
+        Err(invalid_request("Bucket is missing Object Lock Configuration"))
+    }
+
+    async fn get_object_legal_hold(
+        &self,
+        request: S3Request<GetObjectLegalHoldInput>,
+    ) -> S3Result<S3Response<GetObjectLegalHoldOutput>> {
+        self.bucket(&request, &request.input.bucket)?;
+        Err(invalid_request("Bucket is missing Object Lock Configuration"))
     }
 
     async fn get_bucket_request_payment(

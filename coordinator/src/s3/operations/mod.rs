@@ -3,6 +3,7 @@
 //! The door has authenticated every request that gets here; the proof is the `RequestContext` in its extensions,
 //! without which every operation answers `AccessDenied`. What is not implemented answers `NotImplemented`.
 
+mod acl;
 mod attributes;
 mod bucket;
 mod checksums;
@@ -47,6 +48,11 @@ impl Default for S3Options {
 /// Largest XML body: DeleteObjects of 1000 keys of 1024 bytes, each byte escaped, stays below it.
 const XML_BYTES_MAX: usize = 8 << 20;
 
+/// Who the caller believes owns the bucket.
+const EXPECTED_OWNER: &str = "x-amz-expected-bucket-owner";
+/// Who the caller believes owns the bucket a copy is read from.
+const SOURCE_EXPECTED_OWNER: &str = "x-amz-source-expected-bucket-owner";
+
 /// The S3 service to put behind the door.
 pub fn service(metadata: Arc<dyn Metadata>, objects: ObjectPath, options: S3Options) -> S3Service {
     let mut builder = S3ServiceBuilder::new(Operations { metadata, objects, options });
@@ -78,16 +84,21 @@ impl Operations {
         request.extensions.get::<RequestContext>().ok_or_else(|| S3Error::new(S3ErrorCode::AccessDenied))
     }
 
-    /// The bucket, if the caller may use it: its owner, or the root key.
+    /// The bucket a request names, if the caller may use it (its owner, or the root key), and if its owner is who the
+    /// caller expects.
     fn bucket<T>(&self, request: &S3Request<T>, name: &str) -> S3Result<Bucket> {
+        self.bucket_expecting(request, name, EXPECTED_OWNER)
+    }
+
+    /// The same, with the header that names the expected owner.
+    fn bucket_expecting<T>(&self, request: &S3Request<T>, name: &str, expected: &str) -> S3Result<Bucket> {
         let context = self.context(request)?;
         let bucket = self.metadata.bucket(name).ok_or_else(|| {
             S3Error::with_message(S3ErrorCode::NoSuchBucket, format!("The specified bucket does not exist: {name}"))
         })?;
-        if bucket.owner != context.principal.access_key && !context.principal.is_root {
-            return Err(S3Error::new(S3ErrorCode::AccessDenied));
-        }
-        Ok(bucket)
+        let permitted = bucket.owner == context.principal.access_key || context.principal.is_root;
+        let as_expected = request.headers.get(expected).is_none_or(|owner| owner.as_bytes() == bucket.owner.as_bytes());
+        if permitted && as_expected { Ok(bucket) } else { Err(S3Error::new(S3ErrorCode::AccessDenied)) }
     }
 
     fn owner(&self, id: &str) -> Owner {

@@ -1,7 +1,7 @@
 //! PutObject, and how bodies pass between `s3s` and the object path.
 
 use super::super::error::from_object;
-use super::attributes::{check_expected_owner, given, refuse_offset, refuse_unsupported};
+use super::attributes::{given, refuse_offset, refuse_unsupported};
 use super::{Operations, check_key, checksums, conditions};
 use crate::object_path::{BodyError, BodyStream, DurabilityReceipt, ObjectError, PutRequest, ReadStream};
 use bytes::Bytes;
@@ -21,7 +21,6 @@ impl Operations {
         let bucket = self.bucket(&request, &request.input.bucket)?;
         let context = self.context(&request)?.clone();
         let input = &mut request.input;
-        check_expected_owner(input.expected_bucket_owner.as_deref(), &bucket.owner)?;
         check_key(&input.key)?;
         refuse_unsupported!(input);
         refuse_offset(input.write_offset_bytes)?;

@@ -1,14 +1,14 @@
 //! GetObject, HeadObject, GetObjectAttributes.
 
 use super::super::error::{invalid_argument, invalid_request, no_such_part_number};
-use super::attributes::{self, check_expected_owner};
+use super::attributes;
 use super::checksums::{self, Fields};
 use super::conditions::{ReadConditions, Verdict};
 use super::{MetadataResultExt, Operations, put, selector, timestamp};
 use crate::metadata::VersionSelector;
 use crate::object_path::ReadRequest;
-use holdfast_proto::manifest::{Bucket, ObjectVersion};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use holdfast_proto::manifest::{self, Bucket, ObjectVersion};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use std::ops::Range as Span;
@@ -17,11 +17,16 @@ use std::sync::Arc;
 /// Parts shown by GetObjectAttributes at once.
 const PARTS_MAX: i32 = 1000;
 
+/// How many tags an object has; in answers to GET and HEAD.
+const TAGGING_COUNT: HeaderName = HeaderName::from_static("x-amz-tagging-count");
+
 /// What part of an object a read is for.
 struct Wanted {
     span: Span<u64>,
     partial: bool,
     parts_count: Option<i32>,
+    /// Of exactly these bytes.
+    checksums: Vec<manifest::Checksum>,
 }
 
 impl Operations {
@@ -47,7 +52,6 @@ impl Operations {
     pub(super) async fn get(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         let bucket = self.bucket(&request, &request.input.bucket)?;
         let input = request.input;
-        check_expected_owner(input.expected_bucket_owner.as_deref(), &bucket.owner)?;
         let version = self.live_version(&bucket, &input.key, input.version_id.as_deref()).await?;
         judge(
             &ReadConditions {
@@ -59,7 +63,8 @@ impl Operations {
             &version,
         )?;
         let wanted = wanted(&version, input.range, input.part_number)?;
-        let sums = shown_checksums(&version, input.checksum_mode.as_ref(), wanted.partial);
+        let shown = asked(input.checksum_mode.as_ref());
+        let sums = if shown { Fields::of(&wanted.checksums) } else { Fields::default() };
         let version = Arc::new(version);
         let length = wanted.span.end - wanted.span.start;
         let stream = self.objects.read(ReadRequest { version: version.clone(), range: wanted.span.clone() });
@@ -72,7 +77,7 @@ impl Operations {
             checksum_crc64nvme: sums.crc64nvme,
             checksum_sha1: sums.sha1,
             checksum_sha256: sums.sha256,
-            checksum_type: shown_type(&version, input.checksum_mode.as_ref(), wanted.partial),
+            checksum_type: shown_type(&version, &wanted, shown),
             content_disposition: input
                 .response_content_disposition
                 .or_else(|| attributes::header(&version, "content-disposition")),
@@ -102,7 +107,6 @@ impl Operations {
     pub(super) async fn head(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
         let bucket = self.bucket(&request, &request.input.bucket)?;
         let input = request.input;
-        check_expected_owner(input.expected_bucket_owner.as_deref(), &bucket.owner)?;
         let version = self.live_version(&bucket, &input.key, input.version_id.as_deref()).await?;
         judge(
             &ReadConditions {
@@ -114,7 +118,8 @@ impl Operations {
             &version,
         )?;
         let wanted = wanted(&version, input.range, input.part_number)?;
-        let sums = shown_checksums(&version, input.checksum_mode.as_ref(), wanted.partial);
+        let shown = asked(input.checksum_mode.as_ref());
+        let sums = if shown { Fields::of(&wanted.checksums) } else { Fields::default() };
         let output = HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             cache_control: input.response_cache_control.or_else(|| attributes::header(&version, "cache-control")),
@@ -123,7 +128,7 @@ impl Operations {
             checksum_crc64nvme: sums.crc64nvme,
             checksum_sha1: sums.sha1,
             checksum_sha256: sums.sha256,
-            checksum_type: shown_type(&version, input.checksum_mode.as_ref(), wanted.partial),
+            checksum_type: shown_type(&version, &wanted, shown),
             content_disposition: input
                 .response_content_disposition
                 .or_else(|| attributes::header(&version, "content-disposition")),
@@ -146,7 +151,11 @@ impl Operations {
             website_redirect_location: attributes::header(&version, "x-amz-website-redirect-location"),
             ..HeadObjectOutput::default()
         };
-        Ok(answer(output, wanted.partial))
+        let mut response = answer(output, wanted.partial);
+        if let Some(count) = tag_count(&version) {
+            response.headers.insert(TAGGING_COUNT, HeaderValue::from(count));
+        }
+        Ok(response)
     }
 
     pub(super) async fn object_attributes(
@@ -232,12 +241,15 @@ fn wanted(version: &ObjectVersion, range: Option<Range>, part_number: Option<i32
     let all = version.object_bytes;
     match (range, part_number) {
         (Some(_), Some(_)) => Err(invalid_request("Cannot specify both Range header and partNumber query parameter")),
-        (None, None) => Ok(Wanted { span: 0..all, partial: false, parts_count: None }),
+        (None, None) => {
+            Ok(Wanted { span: 0..all, partial: false, parts_count: None, checksums: version.checksums.clone() })
+        }
         (Some(range), None) => {
             let span = span(&range, all).ok_or_else(|| {
                 S3Error::with_message(S3ErrorCode::InvalidRange, "The requested range is not satisfiable")
             })?;
-            Ok(Wanted { span, partial: true, parts_count: None })
+            // There is no checksum of a part of the bytes.
+            Ok(Wanted { span, partial: true, parts_count: None, checksums: Vec::new() })
         }
         (None, Some(number)) => part_span(version, number),
     }
@@ -259,15 +271,17 @@ fn part_span(version: &ObjectVersion, number: i32) -> S3Result<Wanted> {
         return Err(invalid_argument("Part number must be an integer between 1 and 10000, inclusive"));
     }
     if version.parts.is_empty() {
-        let whole = Wanted { span: 0..version.object_bytes, partial: true, parts_count: None };
+        let checksums = version.checksums.clone();
+        let whole = Wanted { span: 0..version.object_bytes, partial: true, parts_count: None, checksums };
         return if number == 1 { Ok(whole) } else { Err(no_such_part_number()) };
     }
     // Parts are read by their place, as S3 does for numbers that were not contiguous at upload.
     let at =
         version.parts.iter().position(|p| i64::from(p.number) == i64::from(number)).ok_or_else(no_such_part_number)?;
     let start: u64 = version.parts.iter().take(at).map(|p| p.bytes).sum();
-    let bytes = version.parts.get(at).map_or(0, |p| p.bytes);
-    Ok(Wanted { span: start..start + bytes, partial: true, parts_count: i32::try_from(version.parts.len()).ok() })
+    let (bytes, checksums) = version.parts.get(at).map(|p| (p.bytes, p.checksums.clone())).unwrap_or_default();
+    let parts_count = i32::try_from(version.parts.len()).ok();
+    Ok(Wanted { span: start..start + bytes, partial: true, parts_count, checksums })
 }
 
 fn content_range(wanted: &Wanted, all: u64) -> Option<String> {
@@ -283,16 +297,10 @@ fn asked(mode: Option<&ChecksumMode>) -> bool {
     mode.is_some_and(|m| m.as_str().eq_ignore_ascii_case("ENABLED"))
 }
 
-/// Checksums are of the whole object: shown when asked for, and not with a range.
-fn shown_checksums(version: &ObjectVersion, mode: Option<&ChecksumMode>, partial: bool) -> Fields {
-    if asked(mode) && !partial { Fields::of(&version.checksums) } else { Fields::default() }
-}
-
-fn shown_type(version: &ObjectVersion, mode: Option<&ChecksumMode>, partial: bool) -> Option<ChecksumType> {
-    if !asked(mode) || partial {
-        return None;
-    }
-    checksums::type_of(&version.checksums).map(ChecksumType::from_static)
+/// The type of the object's checksum, shown where a checksum is.
+fn shown_type(version: &ObjectVersion, wanted: &Wanted, shown: bool) -> Option<ChecksumType> {
+    let kind = checksums::type_of(&version.checksums).filter(|_| shown && !wanted.checksums.is_empty());
+    kind.map(ChecksumType::from_static)
 }
 
 fn checksum_of(version: &ObjectVersion) -> Option<Checksum> {
@@ -359,6 +367,34 @@ pub(super) fn shown_version(bucket: &Bucket, version: &ObjectVersion) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_read_of_a_part_shows_that_parts_checksum() {
+        let sum =
+            |value: &'static [u8]| manifest::Checksum { algorithm: "CRC32".into(), value: value.into(), part_count: 0 };
+        let part = |number, value| manifest::PartInfo { number, bytes: 10, checksums: vec![sum(value)] };
+        let version = ObjectVersion {
+            object_bytes: 20,
+            checksums: vec![sum(b"all!")],
+            parts: vec![part(1, b"one!"), part(2, b"two!")],
+            ..ObjectVersion::default()
+        };
+        let range = Some(Range::Int { first: 0, last: None });
+        let table = [
+            (None, None, Some(sum(b"all!"))),
+            (range, None, None),
+            (None, Some(1), Some(sum(b"one!"))),
+            (None, Some(2), Some(sum(b"two!"))),
+        ];
+        for (range, part, expected) in table {
+            let found = wanted(&version, range, part).unwrap();
+            assert_eq!(found.checksums.first().cloned(), expected, "part {part:?}");
+            assert_eq!(shown_type(&version, &found, true).is_some(), expected.is_some(), "part {part:?}");
+        }
+        for part in [0, 3, -1] {
+            assert!(wanted(&version, None, Some(part)).is_err(), "part {part}");
+        }
+    }
 
     #[test]
     fn ranges() {

@@ -29,7 +29,13 @@ pub(super) fn parse_header(text: &str) -> S3Result<Vec<Pair>> {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         tags.push(Pair { name: decode(name)?, value: decode(value)? });
     }
-    check(&tags, OBJECT_TAGS_MAX)?;
+    in_order(tags, OBJECT_TAGS_MAX)
+}
+
+/// Tags are a set; they are kept and shown in the order of their names.
+fn in_order(mut tags: Vec<Pair>, max: usize) -> S3Result<Vec<Pair>> {
+    check(&tags, max)?;
+    tags.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(tags)
 }
 
@@ -61,8 +67,7 @@ fn check(tags: &[Pair], max: usize) -> S3Result<()> {
 fn from_set(set: TagSet, max: usize) -> S3Result<Vec<Pair>> {
     let tags: Vec<Pair> =
         set.into_iter().map(|t| Pair { name: t.key.unwrap_or_default(), value: t.value.unwrap_or_default() }).collect();
-    check(&tags, max)?;
-    Ok(tags)
+    in_order(tags, max)
 }
 
 fn to_set(tags: &[Pair]) -> TagSet {
@@ -148,6 +153,7 @@ mod tests {
             |text: &str| parse_header(text).map(|t| t.into_iter().map(|p| (p.name, p.value)).collect::<Vec<_>>());
         let two = vec![("a b".to_owned(), "1".to_owned()), ("c".to_owned(), "ü".to_owned())];
         assert_eq!(pairs("a+b=1&c=%C3%BC").unwrap(), two);
+        assert_eq!(pairs("c=%C3%BC&a+b=1").unwrap(), two);
         assert_eq!(pairs("").unwrap(), vec![]);
         assert_eq!(pairs("x").unwrap(), vec![("x".to_owned(), String::new())]);
         let many: Vec<String> = (0..11).map(|i| format!("k{i}=v")).collect();
