@@ -44,16 +44,10 @@ macro_rules! given {
 }
 pub(super) use given;
 
-/// Refuses what would otherwise be silently ignored: encryption, object lock, grants and canned ACLs but `private`.
+/// Refuses what would otherwise be silently ignored: object lock, grants, and canned lists that say more than what holds.
 macro_rules! refuse_unsupported {
     ($input:expr) => {{
         use $crate::s3::error::not_implemented;
-        if $input.server_side_encryption.is_some() || $input.ssekms_key_id.is_some() {
-            return Err(not_implemented("Server-side encryption"));
-        }
-        if $input.sse_customer_algorithm.is_some() || $input.sse_customer_key.is_some() {
-            return Err(not_implemented("Server-side encryption with customer keys"));
-        }
         if $input.object_lock_mode.is_some()
             || $input.object_lock_retain_until_date.is_some()
             || $input.object_lock_legal_hold_status.is_some()

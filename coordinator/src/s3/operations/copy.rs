@@ -4,7 +4,7 @@ use super::super::error::{from_object, invalid_argument, invalid_request};
 use super::attributes::{given, refuse_unsupported};
 use super::checksums::{self, Fields};
 use super::conditions::{self, ReadConditions, Verdict};
-use super::{Operations, SOURCE_EXPECTED_OWNER, check_key, put, read, timestamp};
+use super::{Operations, SOURCE_EXPECTED_OWNER, check_key, encryption, put, read, timestamp};
 use crate::object_path::{ChecksumAlgorithm, ChecksumExpectation, PutRequest, ReadRequest};
 use holdfast_proto::manifest::{Bucket, ObjectVersion};
 use s3s::dto::*;
@@ -32,6 +32,7 @@ impl Operations {
         let CopySource::Bucket { bucket, key, version_id } = source else {
             return Err(invalid_argument("Copy sources are named as bucket/key"));
         };
+        encryption::refuse_for_source(&request.headers)?;
         let bucket = self.bucket_expecting(request, bucket, SOURCE_EXPECTED_OWNER)?;
         let version = self.live_version(&bucket, key, version_id.as_deref()).await.map_err(|error| {
             // A copy of a delete marker by its version is a wrong request, not a wrong method.
@@ -68,10 +69,8 @@ impl Operations {
             .await?;
         let input = &mut request.input;
         check_key(&input.key)?;
+        encryption::refuse(&request.headers)?;
         refuse_unsupported!(input);
-        if input.copy_source_sse_customer_algorithm.is_some() || input.copy_source_sse_customer_key.is_some() {
-            return Err(super::super::error::not_implemented("Server-side encryption with customer keys"));
-        }
         if source.version.object_bytes > COPY_BYTES_MAX {
             return Err(invalid_request(format!(
                 "The specified copy source is larger than the maximum allowable size for a copy source: {COPY_BYTES_MAX}"

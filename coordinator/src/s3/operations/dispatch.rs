@@ -195,7 +195,9 @@ impl S3 for Operations {
         request: S3Request<GetBucketPolicyStatusInput>,
     ) -> S3Result<S3Response<GetBucketPolicyStatusOutput>> {
         self.bucket(&request, &request.input.bucket)?;
-        Err(not_configured("NoSuchBucketPolicy", "The bucket policy does not exist"))
+        // Without policies no bucket is open to anybody but its owner.
+        let policy_status = Some(PolicyStatus { is_public: Some(false) });
+        Ok(S3Response::new(GetBucketPolicyStatusOutput { policy_status }))
     }
 
     async fn get_bucket_cors(
@@ -310,5 +312,71 @@ impl S3 for Operations {
         self.bucket(&request, &request.input.bucket)?;
         let payer = Some(Payer::from_static(Payer::BUCKET_OWNER));
         Ok(S3Response::new(GetBucketRequestPaymentOutput { payer }))
+    }
+
+    // To remove a configuration that no bucket can have leaves what was asked for.
+
+    async fn delete_bucket_policy(
+        &self,
+        request: S3Request<DeleteBucketPolicyInput>,
+    ) -> S3Result<S3Response<DeleteBucketPolicyOutput>> {
+        self.bucket(&request, &request.input.bucket)?;
+        Ok(S3Response::new(DeleteBucketPolicyOutput::default()))
+    }
+
+    async fn delete_bucket_cors(
+        &self,
+        request: S3Request<DeleteBucketCorsInput>,
+    ) -> S3Result<S3Response<DeleteBucketCorsOutput>> {
+        self.bucket(&request, &request.input.bucket)?;
+        Ok(S3Response::new(DeleteBucketCorsOutput::default()))
+    }
+
+    async fn delete_bucket_lifecycle(
+        &self,
+        request: S3Request<DeleteBucketLifecycleInput>,
+    ) -> S3Result<S3Response<DeleteBucketLifecycleOutput>> {
+        self.bucket(&request, &request.input.bucket)?;
+        Ok(S3Response::new(DeleteBucketLifecycleOutput::default()))
+    }
+
+    async fn delete_bucket_encryption(
+        &self,
+        request: S3Request<DeleteBucketEncryptionInput>,
+    ) -> S3Result<S3Response<DeleteBucketEncryptionOutput>> {
+        self.bucket(&request, &request.input.bucket)?;
+        Ok(S3Response::new(DeleteBucketEncryptionOutput::default()))
+    }
+
+    async fn delete_bucket_website(
+        &self,
+        request: S3Request<DeleteBucketWebsiteInput>,
+    ) -> S3Result<S3Response<DeleteBucketWebsiteOutput>> {
+        self.bucket(&request, &request.input.bucket)?;
+        Ok(S3Response::new(DeleteBucketWebsiteOutput::default()))
+    }
+
+    async fn delete_bucket_replication(
+        &self,
+        request: S3Request<DeleteBucketReplicationInput>,
+    ) -> S3Result<S3Response<DeleteBucketReplicationOutput>> {
+        self.bucket(&request, &request.input.bucket)?;
+        Ok(S3Response::new(DeleteBucketReplicationOutput::default()))
+    }
+
+    async fn delete_public_access_block(
+        &self,
+        request: S3Request<DeletePublicAccessBlockInput>,
+    ) -> S3Result<S3Response<DeletePublicAccessBlockOutput>> {
+        self.bucket(&request, &request.input.bucket)?;
+        Ok(S3Response::new(DeletePublicAccessBlockOutput::default()))
+    }
+
+    async fn delete_bucket_ownership_controls(
+        &self,
+        request: S3Request<DeleteBucketOwnershipControlsInput>,
+    ) -> S3Result<S3Response<DeleteBucketOwnershipControlsOutput>> {
+        self.bucket(&request, &request.input.bucket)?;
+        Ok(S3Response::new(DeleteBucketOwnershipControlsOutput::default()))
     }
 }

@@ -11,6 +11,7 @@ mod conditions;
 mod copy;
 mod delete;
 mod dispatch;
+mod encryption;
 mod listing;
 mod multipart;
 mod names;

@@ -1,12 +1,13 @@
 //! Multipart uploads.
 
-use super::super::error::{from_object, invalid_argument, invalid_request, not_implemented};
+use super::super::error::{from_object, invalid_argument, invalid_request};
 use super::attributes::{given, refuse_unsupported};
 use super::checksums::{self, Fields};
 use super::conditions::{self, ReadConditions};
 use super::listing::{Naming, non_empty, page_limit};
 use super::{
-    MetadataResultExt, Operations, check_key, new_version_id, now_ms, put, read, timestamp, upload_id, versioning_of,
+    MetadataResultExt, Operations, check_key, encryption, new_version_id, now_ms, put, read, timestamp, upload_id,
+    versioning_of,
 };
 use crate::metadata::{CompleteUpload, ListVersionsRequest};
 use crate::object_path::{ChecksumAlgorithm, ChecksumExpectation, PutPartRequest, ReadRequest};
@@ -50,6 +51,7 @@ impl Operations {
         let owner = self.context(&request)?.principal.access_key.clone();
         let input = &mut request.input;
         check_key(&input.key)?;
+        encryption::refuse(&request.headers)?;
         refuse_unsupported!(input);
         let algorithm = match &input.checksum_algorithm {
             None => None,
@@ -85,9 +87,7 @@ impl Operations {
         let bucket = self.bucket(&request, &request.input.bucket)?;
         let context = self.context(&request)?.clone();
         let input = &mut request.input;
-        if input.sse_customer_algorithm.is_some() || input.sse_customer_key.is_some() {
-            return Err(not_implemented("Server-side encryption with customer keys"));
-        }
+        encryption::refuse(&request.headers)?;
         let number = part_number(input.part_number)?;
         let id = upload_id(&input.upload_id)?;
         let upload = self.metadata.upload_get(BucketId(bucket.id), &input.key, id).await.s3()?;
@@ -139,6 +139,7 @@ impl Operations {
     ) -> S3Result<S3Response<UploadPartCopyOutput>> {
         let bucket = self.bucket(&request, &request.input.bucket)?;
         let input = &request.input;
+        encryption::refuse(&request.headers)?;
         let number = part_number(input.part_number)?;
         let id = upload_id(&input.upload_id)?;
         let upload = self.metadata.upload_get(BucketId(bucket.id), &input.key, id).await.s3()?;

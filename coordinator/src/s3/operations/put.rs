@@ -2,7 +2,7 @@
 
 use super::super::error::from_object;
 use super::attributes::{given, refuse_offset, refuse_unsupported};
-use super::{Operations, check_key, checksums, conditions};
+use super::{Operations, check_key, checksums, conditions, encryption};
 use crate::object_path::{BodyError, BodyStream, DurabilityReceipt, ObjectError, PutRequest, ReadStream};
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
@@ -22,6 +22,7 @@ impl Operations {
         let context = self.context(&request)?.clone();
         let input = &mut request.input;
         check_key(&input.key)?;
+        encryption::refuse(&request.headers)?;
         refuse_unsupported!(input);
         refuse_offset(input.write_offset_bytes)?;
         let fields = checksums::Fields {

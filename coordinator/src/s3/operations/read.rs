@@ -4,7 +4,7 @@ use super::super::error::{invalid_argument, invalid_request, no_such_part_number
 use super::attributes;
 use super::checksums::{self, Fields};
 use super::conditions::{ReadConditions, Verdict};
-use super::{MetadataResultExt, Operations, put, selector, timestamp};
+use super::{MetadataResultExt, Operations, encryption, put, selector, timestamp};
 use crate::metadata::VersionSelector;
 use crate::object_path::ReadRequest;
 use holdfast_proto::manifest::{self, Bucket, ObjectVersion};
@@ -51,6 +51,7 @@ impl Operations {
 
     pub(super) async fn get(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         let bucket = self.bucket(&request, &request.input.bucket)?;
+        encryption::refuse_for_read(&request.headers)?;
         let input = request.input;
         let version = self.live_version(&bucket, &input.key, input.version_id.as_deref()).await?;
         judge(
@@ -106,6 +107,7 @@ impl Operations {
 
     pub(super) async fn head(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
         let bucket = self.bucket(&request, &request.input.bucket)?;
+        encryption::refuse_for_read(&request.headers)?;
         let input = request.input;
         let version = self.live_version(&bucket, &input.key, input.version_id.as_deref()).await?;
         judge(
@@ -163,6 +165,7 @@ impl Operations {
         request: S3Request<GetObjectAttributesInput>,
     ) -> S3Result<S3Response<GetObjectAttributesOutput>> {
         let bucket = self.bucket(&request, &request.input.bucket)?;
+        encryption::refuse_for_read(&request.headers)?;
         let input = request.input;
         let version = self.live_version(&bucket, &input.key, input.version_id.as_deref()).await?;
         let mut output = GetObjectAttributesOutput {
