@@ -7,6 +7,7 @@ mod acl;
 mod attributes;
 mod bucket;
 mod checksums;
+mod completion;
 mod conditions;
 mod copy;
 mod delete;

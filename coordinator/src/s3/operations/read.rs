@@ -363,7 +363,7 @@ fn tag_count(version: &ObjectVersion) -> Option<i32> {
 
 /// The version id, shown once versioning was ever on.
 pub(super) fn shown_version(bucket: &Bucket, version: &ObjectVersion) -> Option<String> {
-    let ever = super::versioning_of(bucket) != holdfast_proto::manifest::Versioning::Unversioned;
+    let ever = super::versioning_of(bucket) != manifest::Versioning::Unversioned;
     ever.then(|| version.s3_version_id())
 }
 
