@@ -230,6 +230,30 @@ async fn preconditions_are_judged_where_writes_are_ordered() {
     let nothing =
         PutVersion { preconditions: matching("x"), ..put(b, "none", small(103, b"4"), Versioning::Unversioned) };
     assert_eq!(store.put_version(nothing).await.unwrap_err(), MetadataError::NoSuchKey);
+
+    // Of a DELETE: what is not there fails an ETag, and passes size and time; a marker fails them all.
+    let failed = |condition| Err(MetadataError::PreconditionFailed { condition });
+    let size = |bytes| Preconditions { if_match_bytes: Some(bytes), ..Preconditions::default() };
+    let time = |ms| Preconditions { if_match_modified_ms: Some(ms), ..Preconditions::default() };
+    let on = Versioning::Enabled;
+    store.put_version(put(b, "marked", small(110, b"1"), on)).await.unwrap();
+    store.delete_version(delete(b, "marked", VersionSelector::Current, on, 111)).await.unwrap();
+    let table = [
+        ("none", matching("x"), Err(MetadataError::NoSuchKey)),
+        ("none", size(9), Ok(())),
+        ("none", time(9), Ok(())),
+        ("marked", matching("x"), failed("If-Match")),
+        ("marked", size(9), failed("x-amz-if-match-size")),
+        ("marked", time(9_999_999), failed("x-amz-if-match-last-modified-time")),
+        ("k", size(9), failed("x-amz-if-match-size")),
+        ("k", matching("e100"), failed("If-Match")),
+        ("k", matching("e101"), Ok(())),
+    ];
+    for (i, (key, preconditions, expected)) in table.into_iter().enumerate() {
+        let plain = delete(b, key, VersionSelector::Current, Versioning::Unversioned, 200 + i as u64);
+        let delete = DeleteVersion { preconditions, ..plain };
+        assert_eq!(store.delete_version(delete).await.map(|_| ()), expected, "case {i}");
+    }
     store.shutdown().await.unwrap();
 }
 

@@ -5,7 +5,7 @@
 
 use super::door::{
     Admitted, AuthenticatedRequest, CONNECTIONS_MAX, Door, DoorError, FormReply, HEAD_BYTES_MAX, HEADER_TIME,
-    RequestBody, SHUTDOWN_TIME, escaped,
+    RequestBody, SHUTDOWN_TIME, encode_value, escaped,
 };
 use super::subresource::{self, Level};
 use super::wire::{Kept, Turn, Wire};
@@ -293,10 +293,8 @@ fn form_answer(stored: &Response<Body>, reply: &FormReply) -> Response<Body> {
     }
     if let Some(to) = &reply.redirect {
         let joint = if to.contains('?') { '&' } else { '?' };
-        let encoded =
-            |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
-        let to =
-            format!("{to}{joint}bucket={}&key={}&etag={}", encoded(&reply.bucket), encoded(&reply.key), encoded(etag));
+        let [bucket, key, etag] = [reply.bucket.as_str(), reply.key.as_str(), etag].map(encode_value);
+        let to = format!("{to}{joint}bucket={bucket}&key={key}&etag={etag}");
         if let Ok(value) = HeaderValue::from_str(&to) {
             headers.insert(LOCATION, value);
         }

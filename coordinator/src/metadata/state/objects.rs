@@ -317,27 +317,20 @@ pub(super) fn check_conditions(conditions: &Conditions, current: Option<&ObjectV
     Ok(())
 }
 
-/// Conditions of a DELETE: as a write's, and size and time. On a key that is not there, `If-Match` fails with
-/// `NoSuchKey` only where an ETag was asked for.
+/// Conditions of a DELETE. `If-Match` on a key that is not there fails with `NoSuchKey`, and on a delete marker with
+/// `PreconditionFailed`; size and time, as S3 has them, let a key that is not there pass, for then nothing is removed.
 fn check_delete_conditions(conditions: &Conditions, version: Option<&ObjectVersion>) -> Step<()> {
-    check_conditions(conditions, version)?;
-    let live = version.filter(|v| !v.delete_marker);
     let failed = |condition| Err(MetadataError::PreconditionFailed { condition }.into());
-    if let Some(modified_ms) = conditions.if_match_modified_ms {
-        match live {
-            None => return Err(MetadataError::NoSuchKey.into()),
-            Some(v) if v.modified_ms / 1000 != modified_ms / 1000 => {
-                return failed("x-amz-if-match-last-modified-time");
-            }
-            Some(_) => {}
-        }
+    if conditions.if_match.is_some() && version.is_some_and(|v| v.delete_marker) {
+        return failed("If-Match");
     }
-    if let Some(bytes) = conditions.if_match_bytes {
-        match live {
-            None => return Err(MetadataError::NoSuchKey.into()),
-            Some(v) if v.object_bytes != bytes => return failed("x-amz-if-match-size"),
-            Some(_) => {}
-        }
+    check_conditions(conditions, version)?;
+    let Some(version) = version else { return Ok(()) };
+    if conditions.if_match_modified_ms.is_some_and(|ms| ms / 1000 != version.modified_ms / 1000) {
+        return failed("x-amz-if-match-last-modified-time");
+    }
+    if conditions.if_match_bytes.is_some_and(|bytes| bytes != version.object_bytes) {
+        return failed("x-amz-if-match-size");
     }
     Ok(())
 }

@@ -150,8 +150,11 @@ fn judge(
     let policy: Value = serde_json::from_slice(&json).map_err(|_| malformed("Invalid JSON."))?;
     let expiration =
         policy.get("expiration").and_then(Value::as_str).ok_or_else(|| malformed("Policy missing expiration."))?;
-    let expires = time::OffsetDateTime::parse(expiration, &time::format_description::well_known::Rfc3339)
-        .map_err(|_| malformed("Invalid 'expiration' value"))?;
+    // The parser would take a blank for the T.
+    let expires = Some(expiration)
+        .filter(|text| text.as_bytes().get(10) == Some(&b'T'))
+        .and_then(|text| time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok())
+        .ok_or_else(|| malformed("Invalid 'expiration' value"))?;
     if expires.unix_timestamp() <= i64::try_from(now).unwrap_or(i64::MAX) {
         return Err(denied("Policy expired."));
     }
@@ -429,6 +432,10 @@ mod tests {
             (judge(&policy(r#"[{"a":"1","b":"2"}]"#), &sent, "k", "b", 1), "InvalidPolicyDocument"),
             (judge(&policy(r#"[["about","$key","x"]]"#), &sent, "k", "b", 1), "InvalidPolicyDocument"),
             (judge(&BASE64.encode("{}"), &sent, "k", "b", 1), "InvalidPolicyDocument"),
+            (
+                judge(&BASE64.encode(r#"{"expiration":"2030-01-01 00:00:00Z","conditions":[]}"#), &[], "k", "b", 1),
+                "InvalidPolicyDocument",
+            ),
             (judge(&policy(r#"[["starts-with","$key",""],{"acl":"private"}]"#), &sent, "k", "b", 1), "AccessDenied"),
         ];
         for (i, (result, code)) in table.into_iter().enumerate() {

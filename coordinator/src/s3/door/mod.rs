@@ -16,6 +16,7 @@ mod sigv4;
 
 pub(crate) use error::{DoorError, escaped};
 pub(crate) use limits::*;
+pub(crate) use path::encode_value;
 
 use self::body::{Payload, Source, Trailers};
 use self::forward::{checksum_trailer, forwarded_head, set_length, trailer_name};

@@ -1,7 +1,8 @@
 //! Access control lists, as far as there are any: a bucket and all in it are their owner's, and nobody else's.
 //!
 //! Reading gives the owner's grant of everything. Setting that same list succeeds, for it is what holds; setting any
-//! other answers `NotImplemented`, never a success that would not be kept.
+//! other answers `NotImplemented`, never a success that would not be kept. The same goes for object ownership, which is
+//! always `BucketOwnerEnforced`.
 
 use super::super::error::{invalid_argument, invalid_request, not_implemented};
 use super::Operations;
@@ -36,6 +37,17 @@ pub(super) fn check_grants(given: [Option<&String>; 5]) -> S3Result<()> {
         return Err(not_implemented("An access control list other than private"));
     }
     Ok(())
+}
+
+/// Refuses an ownership other than the one that holds: all in a bucket is the bucket owner's, lists change nothing.
+pub(super) fn check_ownership(ownership: &str) -> S3Result<()> {
+    match ownership {
+        ObjectOwnership::BUCKET_OWNER_ENFORCED => Ok(()),
+        ObjectOwnership::BUCKET_OWNER_PREFERRED | ObjectOwnership::OBJECT_WRITER => {
+            Err(not_implemented("An object ownership other than BucketOwnerEnforced"))
+        }
+        _ => Err(invalid_argument("The object ownership is not one of S3's")),
+    }
 }
 
 /// Refuses a list that is not exactly the owner's grant of everything.
@@ -122,6 +134,28 @@ impl Operations {
         let canned = input.acl.as_ref().map(ObjectCannedACL::as_str);
         check_request(canned, input.access_control_policy.as_ref(), &version.owner)?;
         Ok(S3Response::new(PutObjectAclOutput::default()))
+    }
+
+    pub(super) async fn ownership(
+        &self,
+        request: S3Request<GetBucketOwnershipControlsInput>,
+    ) -> S3Result<S3Response<GetBucketOwnershipControlsOutput>> {
+        self.bucket(&request, &request.input.bucket)?;
+        let object_ownership = ObjectOwnership::from_static(ObjectOwnership::BUCKET_OWNER_ENFORCED);
+        let rules = vec![OwnershipControlsRule { object_ownership }];
+        Ok(S3Response::new(GetBucketOwnershipControlsOutput { ownership_controls: Some(OwnershipControls { rules }) }))
+    }
+
+    pub(super) async fn set_ownership(
+        &self,
+        request: S3Request<PutBucketOwnershipControlsInput>,
+    ) -> S3Result<S3Response<PutBucketOwnershipControlsOutput>> {
+        self.bucket(&request, &request.input.bucket)?;
+        match request.input.ownership_controls.rules.as_slice() {
+            [rule] => check_ownership(rule.object_ownership.as_str())?,
+            _ => return Err(S3Error::new(S3ErrorCode::MalformedXML)),
+        }
+        Ok(S3Response::new(PutBucketOwnershipControlsOutput::default()))
     }
 
     /// The only grant there is: the owner's, of everything.

@@ -1,7 +1,7 @@
 //! Buckets: create, head, list, delete, location, versioning, and the configurations that are not there.
 
 use super::super::error::{invalid_argument, invalid_request, not_implemented};
-use super::acl::{check_canned, check_grants};
+use super::acl::{check_canned, check_grants, check_ownership};
 use super::names::is_valid_bucket;
 use super::{MetadataResultExt, Operations, now_ms, timestamp, versioning_of};
 use crate::metadata::MetadataError;
@@ -33,9 +33,8 @@ impl Operations {
             input.grant_write.as_ref(),
             input.grant_write_acp.as_ref(),
         ])?;
-        // What holds here: all in a bucket is the bucket owner's, lists of objects change nothing.
-        if input.object_ownership.as_ref().is_some_and(|o| o.as_str() != ObjectOwnership::BUCKET_OWNER_ENFORCED) {
-            return Err(not_implemented("An object ownership other than BucketOwnerEnforced"));
+        if let Some(ownership) = &input.object_ownership {
+            check_ownership(ownership.as_str())?;
         }
         let constraint = input.create_bucket_configuration.and_then(|c| c.location_constraint);
         if let Some(constraint) = constraint.filter(|c| !c.as_str().is_empty())

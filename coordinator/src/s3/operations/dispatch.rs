@@ -269,8 +269,14 @@ impl S3 for Operations {
         &self,
         request: S3Request<GetBucketOwnershipControlsInput>,
     ) -> S3Result<S3Response<GetBucketOwnershipControlsOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
-        Err(not_configured("OwnershipControlsNotFoundError", "The bucket ownership controls were not found"))
+        self.ownership(request).await
+    }
+
+    async fn put_bucket_ownership_controls(
+        &self,
+        request: S3Request<PutBucketOwnershipControlsInput>,
+    ) -> S3Result<S3Response<PutBucketOwnershipControlsOutput>> {
+        self.set_ownership(request).await
     }
 
     async fn get_bucket_acl(&self, request: S3Request<GetBucketAclInput>) -> S3Result<S3Response<GetBucketAclOutput>> {
@@ -370,13 +376,5 @@ impl S3 for Operations {
     ) -> S3Result<S3Response<DeletePublicAccessBlockOutput>> {
         self.bucket(&request, &request.input.bucket)?;
         Ok(S3Response::new(DeletePublicAccessBlockOutput::default()))
-    }
-
-    async fn delete_bucket_ownership_controls(
-        &self,
-        request: S3Request<DeleteBucketOwnershipControlsInput>,
-    ) -> S3Result<S3Response<DeleteBucketOwnershipControlsOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
-        Ok(S3Response::new(DeleteBucketOwnershipControlsOutput::default()))
     }
 }

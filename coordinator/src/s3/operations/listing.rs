@@ -105,7 +105,7 @@ impl Operations {
         let input = request.input;
         let naming = Naming::new(input.encoding_type.as_ref())?;
         let delimiter = non_empty(input.delimiter);
-        let after = match &input.continuation_token {
+        let after = match input.continuation_token.as_deref().filter(|token| !token.is_empty()) {
             Some(token) => TOKEN
                 .decode(token)
                 .ok()

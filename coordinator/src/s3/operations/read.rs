@@ -173,8 +173,10 @@ impl Operations {
             version_id: shown_version(&bucket, &version),
             ..GetObjectAttributesOutput::default()
         };
-        for attribute in &input.object_attributes {
-            match attribute.as_str() {
+        // Clients send one header with commas or one header for each.
+        let asked = input.object_attributes.iter().flat_map(|list| list.as_str().split(','));
+        for attribute in asked.map(str::trim).filter(|name| !name.is_empty()) {
+            match attribute {
                 ObjectAttributes::ETAG => output.e_tag = Some(ETag::Strong(version.etag.clone())),
                 ObjectAttributes::OBJECT_SIZE => output.object_size = i64::try_from(version.object_bytes).ok(),
                 ObjectAttributes::STORAGE_CLASS => {
