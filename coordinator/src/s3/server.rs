@@ -3,6 +3,7 @@
 //! Every answer carries a request id; every refusal is S3's XML; a connection whose request was refused before its body
 //! was read is closed after the answer (`wire`). A handler that panics costs its own request only.
 
+use super::document;
 use super::door::{
     Admitted, AuthenticatedRequest, CONNECTIONS_MAX, Door, DoorError, FormReply, HEAD_BYTES_MAX, HEADER_TIME,
     RequestBody, SHUTDOWN_TIME, encode_value, escaped,
@@ -219,7 +220,7 @@ impl Endpoint {
         };
         match self.service.call(head.map(|()| body)).await {
             // Small bodies are one piece already, so head and body leave together.
-            Ok(response) => response.map(BodyExt::boxed_unsync),
+            Ok(response) => document::completed(response, path, id).map(BodyExt::boxed_unsync),
             Err(error) => {
                 tracing::error!(?error, "the S3 service failed");
                 refusal(&broken(), method, path, id)

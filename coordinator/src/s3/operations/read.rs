@@ -1,5 +1,6 @@
 //! GetObject, HeadObject, GetObjectAttributes.
 
+use super::super::document::BareEtag;
 use super::super::error::{invalid_argument, invalid_request, no_such_part_number};
 use super::attributes;
 use super::checksums::{self, Fields};
@@ -191,7 +192,9 @@ impl Operations {
                 other => return Err(invalid_argument(format!("Invalid attribute name specified: {other}"))),
             }
         }
-        Ok(S3Response::new(output))
+        let mut response = S3Response::new(output);
+        response.extensions.insert(BareEtag);
+        Ok(response)
     }
 }
 
