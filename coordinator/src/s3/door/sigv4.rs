@@ -172,7 +172,8 @@ fn version_2(rest: &str, headers: &HeaderMap, now: u64) -> DoorError {
         );
     }
     let date = if headers.contains_key("x-amz-date") { "x-amz-date" } else { "date" };
-    let Some(time) = header(headers, date).and_then(parse_http_date) else {
+    let time = header(headers, date).and_then(|text| parse_http_date(text).or_else(|| parse_timestamp(text)));
+    let Some(time) = time else {
         return DoorError::denied("AccessDenied", "AWS authentication requires a valid Date or x-amz-date header");
     };
     if time.abs_diff(now) > CLOCK_SKEW_SECONDS {
@@ -518,6 +519,7 @@ mod tests {
             ("/x", v2("AWS a:b", "Fri, 24 May 2013 00:00:00 GMT"), DAY + 901, "RequestTimeTooSkewed"),
             ("/x", v2("AWS a:b", "Tue, 24 May 2010 00:00:00 GMT"), DAY, "RequestTimeTooSkewed"),
             ("/x", v2("AWS a:b", "Sat, 24 May 1958 00:00:00 GMT"), DAY, "AccessDenied"),
+            ("/x", v2("AWS a:b", "20130524T000000Z"), DAY, "InvalidRequest"),
             ("/x", v2("AWS a:b", "soon"), DAY, "AccessDenied"),
             ("/x", v2("AWS HAHAHA", "soon"), DAY, "InvalidArgument"),
             ("/x", headers(&[("host", "h"), ("authorization", "Bearer a")]), DAY, "InvalidArgument"),

@@ -96,12 +96,10 @@ pub(super) fn expectation(
     Ok(ChecksumExpectation { content_md5, algorithm: named, value: None, trailer })
 }
 
-/// The raw bytes of a value in a header. One of the wrong shape matches no body, so it is answered as one that does not
-/// match.
+/// The raw bytes of a value in a header.
 pub(super) fn decode(algorithm: ChecksumAlgorithm, text: &str) -> S3Result<Vec<u8>> {
     BASE64.decode(text).ok().filter(|v| v.len() == algorithm.value_bytes()).ok_or_else(|| {
-        let name = algorithm.name().to_lowercase();
-        S3Error::with_message(S3ErrorCode::BadDigest, format!("Value for x-amz-checksum-{name} header is invalid."))
+        invalid_request(format!("Value for x-amz-checksum-{} header is invalid.", algorithm.name().to_lowercase()))
     })
 }
 
