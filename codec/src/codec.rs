@@ -100,15 +100,20 @@ impl Codec {
     }
 
     fn encode_by(&self, data: &[&[u8]], parity: &mut [&mut [u8]], store: Store) -> Result<(), CodecError> {
+        self.check_encode(data, parity)?;
+        self.shared.engine.combine(&self.shared.parity, data, parity, store);
+        Ok(())
+    }
+
+    /// Refuses what [`Codec::encode`] would.
+    pub(crate) fn check_encode(&self, data: &[&[u8]], parity: &[&mut [u8]]) -> Result<(), CodecError> {
         let scheme = self.scheme();
         if data.len() != scheme.k() {
             return Err(CodecError::DataCount { expected: scheme.k(), got: data.len() });
         }
         self.check_parity(parity)?;
         let lengths = data.iter().map(|cell| cell.len()).chain(parity.iter().map(|cell| cell.len()));
-        check_lengths(lengths.enumerate())?;
-        self.shared.engine.combine(&self.shared.parity, data, parity, store);
-        Ok(())
+        check_lengths(lengths.enumerate())
     }
 
     /// Brings the parity cells up to date after data cell `slot` changed from `old` to `new`, without the other data.

@@ -1,4 +1,5 @@
-//! The erasure code of Holdfast over byte slices, the geometry of a segment's stripes, and a many-lane MD5.
+//! The erasure codes of Holdfast over byte slices, the geometry of a segment's stripes, coding and hashing of a stripe
+//! in one go, and a many-lane MD5.
 //!
 //! Not here: where shards live (`placement`), what a shard looks like on a disk (`proto`), reading or writing anything.
 //!
@@ -14,6 +15,7 @@ pub mod engine;
 pub mod error;
 pub mod geometry;
 pub mod md5_lanes;
+pub mod pipeline;
 pub mod repair_plan;
 pub mod scheme;
 pub mod slot_set;

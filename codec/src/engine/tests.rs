@@ -123,3 +123,33 @@ fn the_engines_this_machine_should_have_are_found() {
         assert_eq!(names.contains(&name), is_there, "{name}");
     }
 }
+
+#[test]
+fn every_changed_coefficient_changes_bytes_on_every_engine() {
+    let bytes: Vec<Vec<u8>> =
+        (0..5u8).map(|i| (0..150u8).map(|j| j.wrapping_mul(37).wrapping_add(i.wrapping_mul(91))).collect()).collect();
+    let inputs: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
+    let run = |engine: &dyn Engine, rows: &[Vec<u8>]| {
+        let combination = Combination::new(5, &rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let mut made = vec![vec![0u8; 150]; rows.len()];
+        engine.combine(
+            &combination,
+            &inputs,
+            &mut made.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>(),
+            Store::Replace,
+        );
+        made
+    };
+    for engine in available() {
+        let mut rows: Vec<Vec<u8>> = (0..12u8).map(|r| (0..5u8).map(|i| r * 19 + i * 7).collect()).collect();
+        let right = run(engine, &rows);
+        for (row, input) in (0..12).flat_map(|row| (0..5).map(move |input| (row, input))) {
+            let before = rows[row][input];
+            rows[row][input] ^= 0x10;
+            let wrong = run(engine, &rows);
+            let differs = |r: usize| right[r] != wrong[r];
+            assert!((0..12).all(|r| differs(r) == (r == row)), "{}: [{row}][{input}]", engine.name());
+            rows[row][input] = before;
+        }
+    }
+}
