@@ -2,7 +2,7 @@
 //!
 //! Encoding and decoding are the same work with other coefficients: each output is a sum of coefficients times inputs.
 //! The fast kernels hold all outputs of a column of bytes in registers while they read each input once; their common
-//! loop is in `columns`, their instructions in a file each.
+//! loops are in `columns` and `grouped`, their instructions in a file each.
 //!
 //! Not here: which coefficients (`codec`), argument errors (`Codec` has refused them before an engine sees them).
 //!
@@ -10,8 +10,11 @@
 
 mod columns;
 mod combination;
+mod grouped;
+mod lanes;
 mod portable;
 mod reference;
+mod vector_engine;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

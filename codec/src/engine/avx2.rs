@@ -8,7 +8,8 @@
     reason = "each function of `Lanes` is one or two instructions; its contract is theirs"
 )]
 
-use super::columns::{Coefficients, Lanes, vector_engine};
+use super::lanes::{Coefficients, Lanes};
+use super::vector_engine::vector_engine;
 use crate::field;
 use std::arch::x86_64::*;
 
@@ -21,7 +22,7 @@ vector_engine!(
     is_x86_feature_detected!("avx2"),
     registers = 2,
     rows = [1, 2, 3, 4],
-    grouped = [1, 2, 3]
+    grouped = []
 );
 
 /// A ymm register.

@@ -23,7 +23,7 @@ pub struct Combination {
 /// A combination in which some outputs are the XOR of a run of inputs and of some other outputs. The runs are in order
 /// and cover all inputs.
 #[derive(Clone)]
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "read by the AVX-512 kernel only"))]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "read by x86 kernels only"))]
 pub(super) struct Grouped {
     /// The other outputs over the inputs.
     pub(super) dense: Combination,
@@ -34,7 +34,7 @@ pub(super) struct Grouped {
 
 /// One output that is a sum.
 #[derive(Clone)]
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "read by the AVX-512 kernel only"))]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "read by x86 kernels only"))]
 pub(super) struct Group {
     /// Its number among the outputs.
     pub(super) row: usize,
@@ -42,6 +42,18 @@ pub(super) struct Group {
     pub(super) inputs_end: usize,
     /// Rows of `dense` that are in it too.
     pub(super) dense: Vec<usize>,
+}
+
+impl Grouped {
+    /// Dense rows, groups, and dense rows in each group's sum, if these are the first ones group by group: what a
+    /// kernel can be made for.
+    pub(super) fn shape(&self) -> Option<(usize, usize, usize)> {
+        let feeds = self.groups.first()?.dense.len();
+        let in_order =
+            |(number, group): (usize, &Group)| group.dense.iter().copied().eq(number * feeds..(number + 1) * feeds);
+        let fits = self.groups.iter().enumerate().all(in_order);
+        fits.then_some((self.dense_rows.len(), self.groups.len(), feeds))
+    }
 }
 
 impl Combination {

@@ -8,7 +8,8 @@
 )]
 
 use super::avx2::Ymm;
-use super::columns::{Coefficients, Lanes, vector_engine};
+use super::lanes::{Coefficients, Lanes};
+use super::vector_engine::vector_engine;
 use std::arch::x86_64::*;
 
 // 2 x 5 sums, 2 inputs, coefficient and product fit the 16 ymm registers.
@@ -20,7 +21,8 @@ vector_engine!(
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("gfni"),
     registers = 2,
     rows = [1, 2, 3, 4, 5],
-    grouped = [1, 2, 3, 4]
+    // Dense rows, groups, dense rows in each sum: the geo tables, then LRCs. Sums have registers too.
+    grouped = [(3, 3, 1), (1, 2, 0), (2, 2, 0), (3, 2, 0), (2, 3, 0)]
 );
 
 /// A ymm register whose products are bit matrices.

@@ -6,7 +6,8 @@
     reason = "each function of `Lanes` is one or two instructions; its contract is theirs"
 )]
 
-use super::columns::{Coefficients, Lanes, vector_engine};
+use super::lanes::{Coefficients, Lanes};
+use super::vector_engine::vector_engine;
 use crate::field;
 use std::arch::aarch64::*;
 
