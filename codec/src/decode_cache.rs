@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// Most bytes of coefficients kept per codec. An entry of RS(10,4) with two wanted shards counts 260 bytes, so all its
-/// 1001 patterns fit four times over; RS(200,55) with 55 wanted counts 140 KiB, of which seven fit.
-const CACHE_BYTES_MAX: usize = 1 << 20;
+/// Most bytes of coefficients kept per codec. An entry of RS(10,4) with two wanted shards counts 900 bytes, so all its
+/// 1001 patterns fit four times over; RS(200,55) with 55 wanted counts 480 KiB, of which eight fit.
+const CACHE_BYTES_MAX: usize = 4 << 20;
 /// Most entries, which bounds the bookkeeping around small ones (some 200 bytes each).
 const CACHE_ENTRIES_MAX: usize = 4096;
 

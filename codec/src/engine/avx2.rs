@@ -10,7 +10,6 @@
 
 use super::lanes::{Coefficients, Lanes};
 use super::vector_engine::vector_engine;
-use crate::field;
 use std::arch::x86_64::*;
 
 // 2 x 4 sums, 4 nibble vectors, 2 tables, the nibble mask and a product are 16 registers.
@@ -45,6 +44,7 @@ impl Lanes for Ymm {
     type Factor = (__m256i, __m256i);
     const BYTES: usize = 32;
     const PAIRS: bool = false;
+    const TABLES: bool = true;
 
     #[inline(always)]
     unsafe fn zero() -> __m256i {
@@ -108,7 +108,7 @@ impl Lanes for Ymm {
 
     #[inline(always)]
     unsafe fn factor(coefficients: Coefficients, at: usize) -> (__m256i, __m256i) {
-        let table = field::NIBBLES[usize::from(*coefficients.bytes.add(at))].as_ptr();
+        let table = coefficients.tables.add(32 * at);
         (
             _mm256_broadcastsi128_si256(_mm_loadu_si128(table.cast())),
             _mm256_broadcastsi128_si256(_mm_loadu_si128(table.add(16).cast())),

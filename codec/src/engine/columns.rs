@@ -45,9 +45,9 @@ pub(super) struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    pub(super) fn new(combination: &Combination, inputs: &'a [&'a [u8]], store: PassStore) -> Self {
-        let coefficients =
-            Coefficients { bytes: combination.coefficients.as_ptr(), affine: combination.affine.as_ptr() };
+    pub(super) fn new<L: Lanes>(combination: &Combination, inputs: &'a [&'a [u8]], store: PassStore) -> Self {
+        let tables = if L::TABLES { combination.tables().as_ptr().cast() } else { std::ptr::null() };
+        let coefficients = Coefficients { tables, affine: combination.affine.as_ptr() };
         Self { inputs, coefficients, stride: combination.outputs, first: 0, from: 0, to: 0, store }
     }
 }

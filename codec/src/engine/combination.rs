@@ -14,6 +14,8 @@ pub struct Combination {
     pub(super) coefficients: Vec<u8>,
     /// The same as bit matrices for `gf2p8affineqb`.
     pub(super) affine: Vec<u64>,
+    /// The same as look-up tables for byte shuffles, made when an engine that shuffles first asks.
+    tables: OnceLock<Vec<[u8; 32]>>,
     /// The same as lists of inputs, made when the portable engine first asks.
     planes: OnceLock<Planes>,
     /// Outputs that are sums without factors, for kernels that can make them by the way.
@@ -65,8 +67,12 @@ impl Combination {
         for input in 0..inputs {
             coefficients.extend(rows.iter().map(|row| row[input]));
         }
+        Self::of_coefficients(inputs, outputs, coefficients)
+    }
+
+    fn of_coefficients(inputs: usize, outputs: usize, coefficients: Vec<u8>) -> Self {
         let affine = coefficients.iter().map(|&c| field::AFFINE[usize::from(c)]).collect();
-        Self { inputs, outputs, coefficients, affine, planes: OnceLock::new(), grouped: None }
+        Self { inputs, outputs, coefficients, affine, ..Self::default() }
     }
 
     /// The same, knowing that some rows are sums. Sums that do not cover all inputs in order are of no use and ignored.
@@ -114,20 +120,23 @@ impl Combination {
     pub(crate) fn of_inputs(&self, numbers: impl Iterator<Item = usize>) -> Self {
         let columns: Vec<&[u8]> =
             numbers.map(|input| &self.coefficients[input * self.outputs..][..self.outputs]).collect();
-        let coefficients = columns.concat();
-        let affine = coefficients.iter().map(|&c| field::AFFINE[usize::from(c)]).collect();
-        let (inputs, outputs) = (columns.len(), self.outputs);
-        Self { inputs, outputs, coefficients, affine, planes: OnceLock::new(), grouped: None }
+        Self::of_coefficients(columns.len(), self.outputs, columns.concat())
+    }
+
+    /// In the order of the coefficients, so that a kernel reads them one after the other.
+    #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code, reason = "no such kernel"))]
+    pub(super) fn tables(&self) -> &[[u8; 32]] {
+        self.tables.get_or_init(|| self.coefficients.iter().map(|&c| field::NIBBLES[usize::from(c)]).collect())
     }
 
     pub(super) fn planes(&self) -> &Planes {
         self.planes.get_or_init(|| Planes::new(self))
     }
 
-    /// Bytes of memory it holds, for the cache's bound. Planes are counted as if they were there: half the bits of a
-    /// coefficient are set, each a byte of a list.
+    /// Bytes of memory it may come to hold, for the cache's bound: a byte, a bit matrix, a table and (half the bits of a
+    /// coefficient are set, each a byte of a list) four bytes of planes for each coefficient.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.coefficients.len() * 5 + self.affine.len() * size_of::<u64>()
+        self.coefficients.len() * (1 + size_of::<u64>() + size_of::<[u8; 32]>() + 4)
     }
 
     /// Holds the caller to the contract of [`Engine::combine`](super::Engine::combine) and gives the common length. The

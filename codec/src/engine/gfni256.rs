@@ -42,6 +42,7 @@ impl Lanes for YmmGfni {
     type Factor = __m256i;
     const BYTES: usize = Ymm::BYTES;
     const PAIRS: bool = false;
+    const TABLES: bool = false;
 
     #[inline(always)]
     unsafe fn zero() -> __m256i {

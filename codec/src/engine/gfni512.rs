@@ -22,11 +22,28 @@ vector_engine!(
     is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("gfni"),
     registers = 2,
     rows = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
-    // Dense rows, groups, dense rows in each sum: the geo tables, then LRCs. Sums have registers too.
     // The geo tables, then LRCs; a sum takes registers as a dense row does.
     grouped = [
-        (3, 3, 1), (6, 3, 2), (9, 3, 2), (4, 4, 1), (1, 1, 0), (2, 1, 0), (3, 1, 0), (4, 1, 0), (1, 2, 0), (2, 2, 0),
-        (3, 2, 0), (4, 2, 0), (1, 3, 0), (2, 3, 0), (3, 3, 0), (4, 3, 0), (1, 4, 0), (2, 4, 0), (3, 4, 0), (4, 4, 0)
+        (3, 3, 1),
+        (6, 3, 2),
+        (9, 3, 2),
+        (4, 4, 1),
+        (1, 1, 0),
+        (2, 1, 0),
+        (3, 1, 0),
+        (4, 1, 0),
+        (1, 2, 0),
+        (2, 2, 0),
+        (3, 2, 0),
+        (4, 2, 0),
+        (1, 3, 0),
+        (2, 3, 0),
+        (3, 3, 0),
+        (4, 3, 0),
+        (1, 4, 0),
+        (2, 4, 0),
+        (3, 4, 0),
+        (4, 4, 0)
     ]
 );
 
@@ -48,6 +65,7 @@ impl Lanes for Zmm {
     type Factor = __m512i;
     const BYTES: usize = 64;
     const PAIRS: bool = true;
+    const TABLES: bool = false;
 
     #[inline(always)]
     unsafe fn zero() -> __m512i {

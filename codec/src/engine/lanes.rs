@@ -22,6 +22,8 @@ pub(super) trait Lanes: Copy {
     const BYTES: usize;
     /// Whether inputs go in pairs, because a sum of three is one instruction and there are registers for it.
     const PAIRS: bool;
+    /// Whether products are looked up in tables, which are made for it then.
+    const TABLES: bool;
 
     unsafe fn zero() -> Self::Vector;
     unsafe fn load(from: *const u8) -> Self::Vector;
@@ -43,10 +45,11 @@ pub(super) trait Lanes: Copy {
     unsafe fn times(source: Self::Source, factor: Self::Factor) -> Self::Vector;
 }
 
-/// The two forms of a combination's coefficients, `[input][output]`.
+/// The forms of a combination's coefficients that kernels read, `[input][output]`.
 #[derive(Clone, Copy)]
 pub(super) struct Coefficients {
-    pub(super) bytes: *const u8,
+    /// Tables of 32 bytes; only there if the kernel has `TABLES`.
+    pub(super) tables: *const u8,
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "read by GFNI kernels only"))]
     pub(super) affine: *const u64,
 }

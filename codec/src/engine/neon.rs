@@ -8,7 +8,6 @@
 
 use super::lanes::{Coefficients, Lanes};
 use super::vector_engine::vector_engine;
-use crate::field;
 use std::arch::aarch64::*;
 
 // 2 x 8 sums, 4 nibble vectors, 2 tables, the nibble mask and 2 products fit the 32 registers.
@@ -41,6 +40,7 @@ impl Lanes for Quad {
     type Factor = (uint8x16_t, uint8x16_t);
     const BYTES: usize = 16;
     const PAIRS: bool = false;
+    const TABLES: bool = true;
 
     #[inline(always)]
     unsafe fn zero() -> uint8x16_t {
@@ -101,7 +101,7 @@ impl Lanes for Quad {
 
     #[inline(always)]
     unsafe fn factor(coefficients: Coefficients, at: usize) -> (uint8x16_t, uint8x16_t) {
-        let table = field::NIBBLES[usize::from(*coefficients.bytes.add(at))].as_ptr();
+        let table = coefficients.tables.add(32 * at);
         (Self::load(table), Self::load(table.add(16)))
     }
 

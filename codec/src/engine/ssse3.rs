@@ -8,7 +8,6 @@
 
 use super::lanes::{Coefficients, Lanes};
 use super::vector_engine::vector_engine;
-use crate::field;
 use std::arch::x86_64::*;
 
 // 2 x 3 sums, 4 nibble vectors, 2 tables and their copies (`pshufb` overwrites one), the nibble mask: 16 registers.
@@ -43,6 +42,7 @@ impl Lanes for Xmm {
     type Factor = (__m128i, __m128i);
     const BYTES: usize = 16;
     const PAIRS: bool = false;
+    const TABLES: bool = true;
 
     #[inline(always)]
     unsafe fn zero() -> __m128i {
@@ -106,7 +106,7 @@ impl Lanes for Xmm {
 
     #[inline(always)]
     unsafe fn factor(coefficients: Coefficients, at: usize) -> (__m128i, __m128i) {
-        let table = field::NIBBLES[usize::from(*coefficients.bytes.add(at))].as_ptr();
+        let table = coefficients.tables.add(32 * at);
         (Self::load(table), Self::load(table.add(16)))
     }
 

@@ -49,7 +49,7 @@ macro_rules! vector_engine {
                     $crate::engine::Store::Add => PassStore::Add,
                 };
                 if let Some(grouped) = &combination.grouped {
-                    let _pass = Pass { to: len, ..Pass::new(&grouped.dense, inputs, store) };
+                    let _pass = Pass { to: len, ..Pass::new::<$lanes>(&grouped.dense, inputs, store) };
                     match grouped.shape() {
                         $(Some(($dense, $groups, $feeds)) => {
                             // SAFETY: `detect` has seen the features; `checked_len` has seen that every slice has `len`
@@ -61,7 +61,7 @@ macro_rules! vector_engine {
                         _ => {}
                     }
                 }
-                let pass = Pass::new(combination, inputs, store);
+                let pass = Pass::new::<$lanes>(combination, inputs, store);
                 columns::for_each_run(combination.outputs, ROWS_MAX, len, |first, rows, from, to| {
                     let outputs = &mut outputs[first..first + rows];
                     let pass = Pass { first, from, to, ..pass };
