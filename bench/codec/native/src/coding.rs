@@ -289,6 +289,71 @@ pub fn large(race: &Race, outcome: &mut Outcome) {
     table.print("encode, 64 MiB of data, GB/s of data");
 }
 
+/// Short cells, where the cost of a call shows: nanoseconds per call.
+pub fn short(race: &Race) {
+    println!("\n{:<44}{:>8}{:>8}{:>8}", "short cells of 8+4, ns per call", "64 B", "512 B", "4 KiB");
+    let codec = Codec::new("8+4".parse().expect("a shape"));
+    let (encode, decode) = (parity_rows(&codec), decode_rows(&codec, 4));
+    let mut table: Vec<(String, Vec<f64>)> = Vec::new();
+    for cell_bytes in [64, 512, 4096] {
+        let stripe = Stripe::filled(12, cell_bytes, 4);
+        let cells = stripe.views();
+        let present: Vec<(usize, &[u8])> = cells.iter().copied().enumerate().skip(4).collect();
+        let mut outputs: Vec<Stripe> = (0..4).map(|_| Stripe::new(4, cell_bytes)).collect();
+        let mut outputs = outputs.iter_mut().map(Stripe::views_mut);
+        let mut next = || outputs.next().expect("as many as contestants");
+        let (mut a, b, mut c, mut d) = (next(), next(), next(), next());
+        let mut b: Vec<(usize, &mut [u8])> = b.into_iter().enumerate().collect();
+        let (mut isal_encode, mut isal_decode) =
+            (Isal::new(Kernel::Auto, 8, &encode), Isal::new(Kernel::Auto, 8, &decode));
+        let mut contestants = [
+            Contestant::new("holdfast encode", || codec.encode(&cells[..8], &mut a).expect("right arguments")),
+            Contestant::new("ISA-L 2.32 encode", || isal_encode.run(&cells[..8], &mut c)),
+            Contestant::new("holdfast decode, from the cache", || codec.reconstruct(&present, &mut b).expect("right")),
+            Contestant::new("ISA-L 2.32 decode, tables at hand", || isal_decode.run(&cells[4..], &mut d)),
+        ];
+        let figures = race.run(8 * cell_bytes, &mut contestants);
+        for (contestant, figures) in contestants.iter().zip(&figures) {
+            let nanoseconds = 8.0 * cell_bytes as f64 / median(figures);
+            match table.iter_mut().find(|(name, _)| *name == contestant.name) {
+                Some((_, row)) => row.push(nanoseconds),
+                None => table.push((contestant.name.clone(), vec![nanoseconds])),
+            }
+        }
+    }
+    for (name, row) in table {
+        println!("{name:<44}{}", row.iter().map(|ns| format!("{ns:>8.0}")).collect::<String>());
+    }
+}
+
+/// How long the question takes whether a pattern decodes: asked for the first time and again.
+pub fn decodable(race: &Race) {
+    println!("\n{:<44}{:>8}{:>8}", "decodable, ns per question", "cold", "cached");
+    for text in ["lrc-20-4-4", "geo-6", "geo-12", "geo-12+", "geo-12/4r"] {
+        let codec = Codec::new(text.parse().expect("a scheme"));
+        let (k, n) = (codec.scheme().k(), codec.scheme().n());
+        // As many lost as can be, spread by a step that visits every slot; each pattern once.
+        let patterns: Vec<SlotSet> = (0..20_000usize)
+            .map(|number| {
+                let mut present = SlotSet::first(n);
+                let (mut state, mut lost) = (number.wrapping_mul(0x9E37_79B9) | 1, 0);
+                while lost < n - k {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    lost += usize::from(present.remove((state >> 33) % n));
+                }
+                present
+            })
+            .collect();
+        let (mut next, mut count) = (patterns.iter().cycle(), 0usize);
+        let mut contestants = [
+            Contestant::new("cold", || count += usize::from(codec.decodable(next.next().expect("it goes round")))),
+            Contestant::new("cached", || assert!(codec.decodable(&SlotSet::first(k)))),
+        ];
+        let figures = race.run(1, &mut contestants);
+        println!("{:<44}{:>8.0}{:>8.0}", format!("{text} (n = {n})"), 1.0 / median(&figures[0]), 1.0 / median(&figures[1]));
+    }
+}
+
 /// A geo code beside a plain one of the same shape, by the same engine.
 pub fn geo(race: &Race) -> f64 {
     println!("\n{:<44}{:>8}{:>12}", "geo codes, 384 KiB stripes", "GB/s", "of traffic");

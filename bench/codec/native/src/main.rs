@@ -22,6 +22,8 @@ fn main() {
     let mut outcome = coding::Outcome::default();
     coding::l2(&race, &mut outcome);
     coding::large(&race, &mut outcome);
+    coding::short(&race);
+    coding::decodable(&race);
     let geo = coding::geo(&race);
     let (hot_vs_blake3, hot_vs_two_passes) = hashes::hot(&race);
     let md5 = hashes::md5(&race);
