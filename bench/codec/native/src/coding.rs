@@ -350,7 +350,12 @@ pub fn decodable(race: &Race) {
             Contestant::new("cached", || assert!(codec.decodable(&SlotSet::first(k)))),
         ];
         let figures = race.run(1, &mut contestants);
-        println!("{:<44}{:>8.0}{:>8.0}", format!("{text} (n = {n})"), 1.0 / median(&figures[0]), 1.0 / median(&figures[1]));
+        println!(
+            "{:<44}{:>8.0}{:>8.0}",
+            format!("{text} (n = {n})"),
+            1.0 / median(&figures[0]),
+            1.0 / median(&figures[1])
+        );
     }
 }
 
