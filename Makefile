@@ -10,7 +10,7 @@ export HOLDFAST_BIN := $(BIN)/holdfast
 export HOLDFAST_BENCH_BIN := $(BIN)/holdfast-bench
 export HOLDFAST_CLIENTS := $(TARGET)/clients
 
-.PHONY: help setup setup-clients build run test format clippy unit e2e bench bench-s3 bench-limits demo clean-data
+.PHONY: help setup setup-clients build run test format clippy unit e2e bench bench-s3 bench-limits bench-codec demo clean-data
 
 help:
 	@echo "make run         set up, build, start a store on this machine (data in ./data), print endpoint and keys"
@@ -18,6 +18,7 @@ help:
 	@echo "make demo        1 GiB of real files in, two disks lost, repaired, two others lost, files back and compared"
 	@echo "make bench-s3    our store and the peers that are running, interleaved, with ratios (docs/benchmarks.md)"
 	@echo "make bench-limits  memory of many uploads, bytes on disk of small objects, pages of a long listing"
+	@echo "make bench-codec the codec and its peers (ISA-L, reed-solomon-erasure, ...) on one core (docs/benchmarks/codec.md)"
 
 setup:
 	@scripts/setup build
@@ -56,6 +57,10 @@ bench-s3: build
 
 bench-limits: build
 	bench/limits
+
+bench-codec: setup
+	@scripts/setup codec-peers
+	bench/codec/run
 
 clean-data:
 	rm -rf "$(DATA)"

@@ -1,24 +1,31 @@
-//! Encode, reconstruct, and the questions about loss patterns, for one scheme.
+//! Encode, reconstruct, update, and the questions about loss patterns, for one scheme.
 //!
 //! Not here: stripes (`geometry`), kernels (`engine`). The codec works on whatever equally long slices it is given:
 //! whole cells, or the same byte range of each cell, since byte i of every output depends on byte i of the inputs only.
 //! That is how a range read decodes no more than it was asked for.
 //!
-//! **Invariant:** all arguments are checked before the first output byte is written; no argument panics. The bytes are
-//! those of the crate `reed-solomon-erasure` 6.0, for every engine (tests).
+//! **Invariant:** all arguments are checked before the first output byte is written; no argument panics; with its
+//! coefficients in the cache no call allocates. For every engine the bytes of RS codes are those of the crate
+//! `reed-solomon-erasure` 6.0 (tests).
 
-use crate::decode_cache::{DecodeCache, Pattern};
-use crate::engine::{self, Combination, Engine};
-use crate::error::CodecError;
-use crate::field;
-use crate::matrix::{Matrix, add_scaled};
-use crate::repair_plan::RepairPlan;
-use crate::scheme::Scheme;
-use crate::slot_set::SlotSet;
-use std::sync::Arc;
+mod repair;
 
 #[cfg(test)]
+mod repair_tests;
+#[cfg(test)]
 mod tests;
+
+use crate::code::{Code, solve};
+use crate::decode_cache::{DecodeCache, Decoding, Pattern};
+use crate::engine::{self, Combination, Engine, Store};
+use crate::error::CodecError;
+use crate::scheme::Scheme;
+use crate::slot_set::SlotSet;
+use crate::verdict_cache::VerdictCache;
+use std::sync::{Arc, OnceLock};
+
+/// Shards up to which slices are put in order in a small array; wider codes take one of 4 KiB.
+const SLICES_FEW: usize = 32;
 
 /// Encoder and decoder of one scheme. Cheap to clone and shared between threads; made once per scheme, because making
 /// one inverts a k x k matrix (3 us for RS(10,4), 26 ms for RS(250,5)).
@@ -28,12 +35,13 @@ pub struct Codec {
 }
 
 struct Shared {
-    scheme: Scheme,
+    code: Code,
     engine: &'static dyn Engine,
-    /// n rows of k: the identity, then one row per parity shard.
-    generator: Matrix,
     parity: Combination,
+    /// For each data slot what a change of it adds to the parities, from (old, new). Made when first asked for.
+    updates: OnceLock<Vec<Combination>>,
     cache: DecodeCache,
+    verdicts: VerdictCache,
 }
 
 impl Codec {
@@ -44,16 +52,26 @@ impl Codec {
 
     /// A codec on a certain engine (tests and benchmarks; see [`engine::available`]).
     pub fn with_engine(scheme: Scheme, engine: &'static dyn Engine) -> Self {
-        let generator = Matrix::reed_solomon(scheme.k(), scheme.m())
-            .expect("a Vandermonde matrix of at most 255 distinct points is invertible");
-        let rows: Vec<&[u8]> = (scheme.k()..scheme.n()).map(|row| generator.row(row)).collect();
-        let parity = Combination::new(scheme.k(), &rows);
-        Self { shared: Arc::new(Shared { scheme, engine, generator, parity, cache: DecodeCache::default() }) }
+        Self::of_code(Code::new(scheme), engine)
+    }
+
+    /// A codec of a code, for one that was laid over regions.
+    pub fn of_code(code: Code, engine: &'static dyn Engine) -> Self {
+        let scheme = code.scheme();
+        let rows: Vec<&[u8]> = (scheme.k()..scheme.n()).map(|row| code.generator().row(row)).collect();
+        let parity = Combination::with_sums(scheme.k(), &rows, code.xor_parities());
+        let (updates, cache, verdicts) = (OnceLock::new(), DecodeCache::default(), VerdictCache::new(scheme.n()));
+        Self { shared: Arc::new(Shared { code, engine, parity, updates, cache, verdicts }) }
     }
 
     /// The scheme.
     pub fn scheme(&self) -> Scheme {
-        self.shared.scheme
+        self.shared.code.scheme()
+    }
+
+    /// The code: its matrix, groups and regions.
+    pub fn code(&self) -> &Code {
+        &self.shared.code
     }
 
     /// Name of the engine, for logs.
@@ -69,30 +87,94 @@ impl Codec {
     /// # Errors
     /// A wrong number of slices, or lengths that differ; then `parity` is untouched.
     pub fn encode(&self, data: &[&[u8]], parity: &mut [&mut [u8]]) -> Result<(), CodecError> {
+        self.encode_by(data, parity, Store::Replace)
+    }
+
+    /// [`Codec::encode`] past the cache: for slices much longer than it whose parity is not read next. Faster there (a
+    /// line need not be read before it is written), slower for whatever reads the parity soon after.
+    ///
+    /// # Errors
+    /// As [`Codec::encode`].
+    pub fn encode_streaming(&self, data: &[&[u8]], parity: &mut [&mut [u8]]) -> Result<(), CodecError> {
+        self.encode_by(data, parity, Store::Stream)
+    }
+
+    fn encode_by(&self, data: &[&[u8]], parity: &mut [&mut [u8]], store: Store) -> Result<(), CodecError> {
+        self.check_encode(data, parity)?;
+        self.shared.engine.combine(&self.shared.parity, data, parity, store);
+        Ok(())
+    }
+
+    /// Refuses what [`Codec::encode`] would.
+    pub(crate) fn check_encode(&self, data: &[&[u8]], parity: &[&mut [u8]]) -> Result<(), CodecError> {
         let scheme = self.scheme();
         if data.len() != scheme.k() {
             return Err(CodecError::DataCount { expected: scheme.k(), got: data.len() });
         }
-        if parity.len() != scheme.m() {
-            return Err(CodecError::ParityCount { expected: scheme.m(), got: parity.len() });
-        }
+        self.check_parity(parity)?;
         let lengths = data.iter().map(|cell| cell.len()).chain(parity.iter().map(|cell| cell.len()));
-        check_lengths(lengths.enumerate())?;
-        self.shared.engine.combine(&self.shared.parity, data, parity);
+        check_lengths(lengths.enumerate())
+    }
+
+    /// Brings the parity cells up to date after data cell `slot` changed from `old` to `new`, without the other data.
+    ///
+    /// `parity` are the m parity cells by slot as they were; all slices are equally long: whole cells, or the bytes
+    /// that changed.
+    ///
+    /// # Errors
+    /// A slot that is not a data slot, a wrong number of slices, or lengths that differ; then `parity` is untouched.
+    pub fn update(&self, slot: usize, old: &[u8], new: &[u8], parity: &mut [&mut [u8]]) -> Result<(), CodecError> {
+        let k = self.scheme().k();
+        if slot >= k {
+            return Err(CodecError::SlotOutOfRange { slot, slot_count: k });
+        }
+        self.check_parity(parity)?;
+        let parities = parity.iter().enumerate().map(|(row, cell)| (k + row, cell.len()));
+        check_lengths([(slot, old.len()), (slot, new.len())].into_iter().chain(parities))?;
+        let updates = self.shared.updates.get_or_init(|| self.update_combinations());
+        self.shared.engine.combine(&updates[slot], &[old, new], parity, Store::Add);
         Ok(())
     }
 
-    /// Computes the `wanted` cells (data or parity) of a stripe from any k or more `present` ones.
+    fn update_combinations(&self) -> Vec<Combination> {
+        let parity = &self.shared.parity;
+        (0..self.scheme().k()).map(|slot| parity.of_inputs([slot, slot].into_iter())).collect()
+    }
+
+    /// Computes the `wanted` cells (data or parity) of a stripe from the `present` ones.
     ///
     /// Both are lists of (slot, bytes) in any order, all slices equally long: whole cells, or the same byte range of
-    /// each. Cells that failed their hash must not be among `present`: the codec trusts what it is given. With more
-    /// than k present, data cells are read first, then parity cells, each from the lowest slot.
+    /// each. Cells that failed their hash must not be among `present`: the codec trusts what it is given. Of an RS code
+    /// any k are enough, and of more than k data cells are read first, then parity cells, each from the lowest slot. Of
+    /// a code with local groups fewer can do (a group's own for one of its members), and the fewest are read.
     ///
     /// # Errors
-    /// [`CodecError::TooFewShards`] with fewer than k present; a slot that does not exist, is given twice or is both
-    /// present and wanted; lengths that differ. Then nothing in `wanted` has been touched.
+    /// [`CodecError::TooFewShards`] if they do not suffice and are fewer than k, [`CodecError::Undecodable`] if they do
+    /// not although they are k or more; a slot that does not exist, is given twice or is both present and wanted;
+    /// lengths that differ. Then nothing in `wanted` has been touched.
     pub fn reconstruct(&self, present: &[(usize, &[u8])], wanted: &mut [(usize, &mut [u8])]) -> Result<(), CodecError> {
-        let (scheme, k) = (self.scheme(), self.scheme().k());
+        self.reconstruct_by(present, wanted, Store::Replace)
+    }
+
+    /// [`Codec::reconstruct`] past the cache; see [`Codec::encode_streaming`].
+    ///
+    /// # Errors
+    /// As [`Codec::reconstruct`].
+    pub fn reconstruct_streaming(
+        &self,
+        present: &[(usize, &[u8])],
+        wanted: &mut [(usize, &mut [u8])],
+    ) -> Result<(), CodecError> {
+        self.reconstruct_by(present, wanted, Store::Stream)
+    }
+
+    fn reconstruct_by(
+        &self,
+        present: &[(usize, &[u8])],
+        wanted: &mut [(usize, &mut [u8])],
+        store: Store,
+    ) -> Result<(), CodecError> {
+        let scheme = self.scheme();
         let present_set = check_slots(present.iter().map(|&(slot, _)| slot), scheme.n())?;
         let wanted_set = check_slots(wanted.iter().map(|(slot, _)| *slot), scheme.n())?;
         if let Some(slot) = present_set.intersection(&wanted_set).iter().next() {
@@ -100,71 +182,108 @@ impl Codec {
         }
         let lengths = present.iter().map(|(slot, cell)| (*slot, cell.len()));
         check_lengths(lengths.chain(wanted.iter().map(|(slot, cell)| (*slot, cell.len()))))?;
-        if present_set.len() < k {
-            return Err(CodecError::TooFewShards { needed: k, present: present_set.len() });
-        }
-
-        let inputs: SlotSet = present_set.iter().take(k).collect();
-        let combination = self.decode_combination(Pattern { inputs, wanted: wanted_set })?;
-        let mut sources: Vec<(usize, &[u8])> = present.iter().copied().filter(|(s, _)| inputs.contains(*s)).collect();
-        sources.sort_unstable_by_key(|(slot, _)| *slot);
-        let mut targets: Vec<(usize, &mut [u8])> = wanted.iter_mut().map(|(slot, cell)| (*slot, &mut **cell)).collect();
-        targets.sort_unstable_by_key(|(slot, _)| *slot);
-        let sources: Vec<&[u8]> = sources.into_iter().map(|(_, cell)| cell).collect();
-        let mut targets: Vec<&mut [u8]> = targets.into_iter().map(|(_, cell)| cell).collect();
-        self.shared.engine.combine(&combination, &sources, &mut targets);
+        let decoding = self.decoding(&present_set, &wanted_set)?;
+        self.run(&decoding.combination, &decoding.inputs, present, &wanted_set, wanted, store);
         Ok(())
     }
 
     /// Whether the shards in `present` determine all others. Slots the scheme does not have count for nothing.
+    ///
+    /// Counting decides for MDS codes. For the others the rank does: below 20 us at n = 28, and the answers of recent
+    /// patterns are kept (codes of up to 62 slots).
     pub fn decodable(&self, present: &SlotSet) -> bool {
+        let present = present.intersection(&SlotSet::first(self.scheme().n()));
+        if present.len() < self.scheme().k() {
+            return false;
+        }
         // Any k rows of a Reed-Solomon generator are independent (all patterns of small shapes are tested).
-        present.intersection(&SlotSet::first(self.scheme().n())).len() >= self.scheme().k()
+        let rank = || solve::decodable(self.code().generator(), &present);
+        self.scheme().is_mds() || self.shared.verdicts.get_or(&present, rank)
     }
 
-    /// Chooses which shards to read in order to rebuild the `missing` ones: the cheapest set that determines them.
-    ///
-    /// `costs` has one cost per slot (bytes to move, expected latency, price: any unit), or is empty when all cost the
-    /// same. Equal costs are decided by the lower slot, so data shards come first and the plan is deterministic. With
-    /// nothing missing there is nothing to read.
-    ///
-    /// # Errors
-    /// [`CodecError::TooFewShards`] if the available shards do not suffice; a slot that does not exist or is both
-    /// missing and available; a wrong number of costs.
-    pub fn repair_plan(&self, missing: &SlotSet, available: &SlotSet, costs: &[u64]) -> Result<RepairPlan, CodecError> {
-        let (scheme, k) = (self.scheme(), self.scheme().k());
-        check_slots(missing.iter().chain(available.iter()), scheme.n()).map_err(|error| match error {
-            CodecError::DuplicateSlot { slot } => CodecError::PresentAndWanted { slot },
-            other => other,
-        })?;
-        if !costs.is_empty() && costs.len() != scheme.n() {
-            return Err(CodecError::CostCount { expected: scheme.n(), got: costs.len() });
+    /// What to compute for `wanted` from `present`, from the cache if it has been asked before.
+    fn decoding(&self, present: &SlotSet, wanted: &SlotSet) -> Result<Arc<Decoding>, CodecError> {
+        let k = self.scheme().k();
+        let is_mds = self.scheme().is_mds();
+        if is_mds && present.len() < k {
+            return Err(CodecError::TooFewShards { needed: k, present: present.len() });
         }
-        if missing.is_empty() {
-            return Ok(RepairPlan::default());
-        }
-        if available.len() < k {
-            return Err(CodecError::TooFewShards { needed: k, present: available.len() });
-        }
-        let cost = |slot: usize| costs.get(slot).copied().unwrap_or(1);
-        let mut read: Vec<usize> = available.iter().collect();
-        read.sort_by_key(|&slot| (cost(slot), slot));
-        read.truncate(k);
-        read.sort_unstable();
-        let total = read.iter().fold(0u64, |sum, &slot| sum.saturating_add(cost(slot)));
-        Ok(RepairPlan { read, write: missing.iter().collect(), cost: total })
-    }
-
-    fn decode_combination(&self, pattern: Pattern) -> Result<Arc<Combination>, CodecError> {
+        // Of an MDS code the first k decide, so that patterns which differ only beyond are one.
+        let present = if is_mds { present.iter().take(k).collect() } else { *present };
+        let pattern = Pattern { present, wanted: *wanted };
         if let Some(known) = self.shared.cache.get(&pattern) {
             return Ok(known);
         }
-        let undecodable = CodecError::Undecodable { present: pattern.inputs.len() };
-        let rows = decode_rows(&self.shared.generator, &pattern).ok_or(undecodable)?;
+        let inputs = if is_mds { present } else { self.cheapest(wanted, &present, &|_| 1)? };
+        let decoding = Arc::new(Decoding { combination: self.express(&inputs, wanted, &present)?, inputs });
+        self.shared.cache.put(pattern, decoding.clone());
+        Ok(decoding)
+    }
+
+    /// Coefficients for `wanted` over `inputs`, which were chosen from `present`.
+    fn express(&self, inputs: &SlotSet, wanted: &SlotSet, present: &SlotSet) -> Result<Combination, CodecError> {
+        let rows = solve::express(self.code().generator(), inputs, wanted).ok_or_else(|| self.insufficient(present))?;
         let rows: Vec<&[u8]> = rows.iter().map(Vec::as_slice).collect();
-        let combination = Arc::new(Combination::new(pattern.inputs.len(), &rows));
-        self.shared.cache.put(pattern, combination.clone());
-        Ok(combination)
+        Ok(Combination::new(inputs.len(), &rows))
+    }
+
+    /// Why these shards do not suffice.
+    fn insufficient(&self, present: &SlotSet) -> CodecError {
+        let (needed, present) = (self.scheme().k(), present.len());
+        if present < needed {
+            CodecError::TooFewShards { needed, present }
+        } else {
+            CodecError::Undecodable { present }
+        }
+    }
+
+    /// Runs a combination whose inputs and outputs are the slots of two sets, ascending, on slices in any order.
+    fn run(
+        &self,
+        combination: &Combination,
+        inputs: &SlotSet,
+        sources: &[(usize, &[u8])],
+        outputs: &SlotSet,
+        targets: &mut [(usize, &mut [u8])],
+        store: Store,
+    ) {
+        if self.scheme().n() <= SLICES_FEW {
+            self.run_in_order::<SLICES_FEW>(combination, inputs, sources, outputs, targets, store);
+        } else {
+            self.run_in_order::<{ crate::scheme::SHARD_COUNT_MAX }>(
+                combination,
+                inputs,
+                sources,
+                outputs,
+                targets,
+                store,
+            );
+        }
+    }
+
+    fn run_in_order<const N: usize>(
+        &self,
+        combination: &Combination,
+        inputs: &SlotSet,
+        sources: &[(usize, &[u8])],
+        outputs: &SlotSet,
+        targets: &mut [(usize, &mut [u8])],
+        store: Store,
+    ) {
+        let mut from: [&[u8]; N] = [&[]; N];
+        for &(slot, bytes) in sources.iter().filter(|(slot, _)| inputs.contains(*slot)) {
+            from[inputs.rank(slot)] = bytes;
+        }
+        let mut to: [&mut [u8]; N] = std::array::from_fn(|_| Default::default());
+        for (slot, bytes) in targets {
+            to[outputs.rank(*slot)] = bytes;
+        }
+        self.shared.engine.combine(combination, &from[..inputs.len()], &mut to[..outputs.len()], store);
+    }
+
+    fn check_parity(&self, parity: &[&mut [u8]]) -> Result<(), CodecError> {
+        let expected = self.scheme().m();
+        if parity.len() == expected { Ok(()) } else { Err(CodecError::ParityCount { expected, got: parity.len() }) }
     }
 }
 
@@ -172,55 +291,6 @@ impl std::fmt::Debug for Codec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Codec({}, {})", self.scheme(), self.engine_name())
     }
-}
-
-/// One row of coefficients over the inputs (ascending by slot) for each wanted slot (ascending). `None` if the k inputs
-/// do not determine the data.
-///
-/// Solves only for the e data shards that are missing among the inputs: an e x e system, where inverting the whole
-/// k x k matrix would cost 50 times as much at k = 20, e = 2.
-fn decode_rows(generator: &Matrix, pattern: &Pattern) -> Option<Vec<Vec<u8>>> {
-    let k = generator.columns();
-    let inputs: Vec<usize> = pattern.inputs.iter().collect();
-    let lost: Vec<usize> = (0..k).filter(|&slot| !pattern.inputs.contains(slot)).collect();
-    let parities: Vec<usize> = inputs.iter().copied().filter(|&slot| slot >= k).collect();
-
-    // parity_p - (its share of the data at hand) = sum over the lost data, for each parity at hand.
-    let mut system = Matrix::zero(parities.len(), lost.len());
-    for (r, &parity) in parities.iter().enumerate() {
-        for (c, &slot) in lost.iter().enumerate() {
-            system.set(r, c, generator.get(parity, slot));
-        }
-    }
-    let solution = system.inverse()?;
-
-    // Each data shard as a row over the inputs.
-    let data_rows: Vec<Vec<u8>> = (0..k)
-        .map(|slot| match lost.iter().position(|&l| l == slot) {
-            None => inputs.iter().map(|&input| u8::from(input == slot)).collect(),
-            Some(unknown) => lost_row(generator, &inputs, &parities, solution.row(unknown)),
-        })
-        .collect();
-    let row_of = |slot: usize| {
-        let mut row = vec![0; inputs.len()];
-        for (factor, data_row) in generator.row(slot).iter().zip(&data_rows) {
-            add_scaled(&mut row, *factor, data_row);
-        }
-        row
-    };
-    Some(pattern.wanted.iter().map(row_of).collect())
-}
-
-/// One lost data shard over the inputs: `weights[p]` times (parity p minus its share of the data at hand).
-fn lost_row(generator: &Matrix, inputs: &[usize], parities: &[usize], weights: &[u8]) -> Vec<u8> {
-    let k = generator.columns();
-    let coefficient = |&input: &usize| {
-        if input >= k {
-            return parities.iter().position(|&p| p == input).map_or(0, |p| weights[p]);
-        }
-        parities.iter().zip(weights).fold(0, |sum, (&p, &weight)| sum ^ field::mul(weight, generator.get(p, input)))
-    };
-    inputs.iter().map(coefficient).collect()
 }
 
 /// All slots exist and none comes twice.

@@ -8,7 +8,7 @@
 pub enum CodecErrorKind {
     /// The arguments can never succeed: a fault of the caller.
     Invalid,
-    /// Too few shards are left.
+    /// Too few shards are left, or one is not what it should be.
     Damaged,
 }
 
@@ -69,6 +69,34 @@ pub enum CodecError {
         /// How many were given.
         got: usize,
     },
+    /// A code over no region, over more regions than it has slots, or a geo code over other regions than its own.
+    #[error("a code of {slot_count} slots cannot be laid over {regions} regions")]
+    RegionCount {
+        /// How many were asked for.
+        regions: usize,
+        /// n.
+        slot_count: usize,
+    },
+    /// A partial sum or an execution of a plan was given a slot that the plan does not read or write.
+    #[error("slot {slot} is not part of the plan")]
+    NotInPlan {
+        /// The slot.
+        slot: usize,
+    },
+    /// Another number of slices than a call needs.
+    #[error("{expected} slices are needed, got {got}")]
+    SliceCount {
+        /// How many are needed.
+        expected: usize,
+        /// How many were given.
+        got: usize,
+    },
+    /// A cell is not the one its check names; nothing was computed from it.
+    #[error("the cell of slot {slot} does not have the expected hash")]
+    HashDiffers {
+        /// The slot.
+        slot: usize,
+    },
     /// Fewer shards are present than the code needs.
     #[error("{needed} shards are needed, {present} are present")]
     TooFewShards {
@@ -77,7 +105,7 @@ pub enum CodecError {
         /// How many are present.
         present: usize,
     },
-    /// Enough shards are present by number, but they do not determine the missing ones. Cannot happen with
+    /// Enough shards are present by number, but they do not determine the wanted ones. Cannot happen with
     /// Reed-Solomon, where any k do.
     #[error("the {present} shards present do not determine the missing ones")]
     Undecodable {
@@ -90,7 +118,7 @@ impl CodecError {
     /// What can be done about it.
     pub fn kind(&self) -> CodecErrorKind {
         match self {
-            Self::TooFewShards { .. } | Self::Undecodable { .. } => CodecErrorKind::Damaged,
+            Self::TooFewShards { .. } | Self::Undecodable { .. } | Self::HashDiffers { .. } => CodecErrorKind::Damaged,
             _ => CodecErrorKind::Invalid,
         }
     }

@@ -93,7 +93,10 @@ const fn affine_table() -> [u64; 256] {
 }
 
 /// For each coefficient its products with the 16 low nibbles, then with the 16 high nibbles, as `pshufb` reads them.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "read by vector kernels only"))]
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    allow(dead_code, reason = "read by vector kernels only")
+)]
 pub(crate) static NIBBLES: [[u8; 32]; 256] = nibble_table();
 
 #[allow(clippy::cast_possible_truncation, reason = "const fn: c is below 256, nibble below 16")]

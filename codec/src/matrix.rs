@@ -19,8 +19,13 @@ impl Matrix {
 
     /// Ones on the diagonal.
     pub(crate) fn identity(size: usize) -> Self {
-        let mut matrix = Self::zero(size, size);
-        for i in 0..size {
+        Self::systematic(size, 0)
+    }
+
+    /// `k` rows of the identity, then `m` rows of zeros.
+    pub(crate) fn systematic(k: usize, m: usize) -> Self {
+        let mut matrix = Self::zero(k + m, k);
+        for i in 0..k {
             matrix.set(i, i, 1);
         }
         matrix
@@ -69,7 +74,7 @@ impl Matrix {
         &self.cells[row * self.columns..(row + 1) * self.columns]
     }
 
-    fn row_mut(&mut self, row: usize) -> &mut [u8] {
+    pub(crate) fn row_mut(&mut self, row: usize) -> &mut [u8] {
         &mut self.cells[row * self.columns..(row + 1) * self.columns]
     }
 
@@ -108,13 +113,13 @@ impl Matrix {
         Some(right)
     }
 
-    fn swap_rows(&mut self, a: usize, b: usize) {
+    pub(crate) fn swap_rows(&mut self, a: usize, b: usize) {
         for c in 0..self.columns {
             self.cells.swap(a * self.columns + c, b * self.columns + c);
         }
     }
 
-    fn scale_row(&mut self, row: usize, factor: u8) {
+    pub(crate) fn scale_row(&mut self, row: usize, factor: u8) {
         for cell in self.row_mut(row) {
             *cell = field::mul(*cell, factor);
         }

@@ -53,6 +53,23 @@ impl SlotSet {
         self.words.iter().map(|word| usize::try_from(word.count_ones()).unwrap_or(0)).sum()
     }
 
+    /// How many of its slots are below `slot`: the slot's place in ascending order.
+    pub fn rank(&self, slot: usize) -> usize {
+        let (word, bit) = (slot / 64, slot % 64);
+        let below = |index: usize, bits: u64| match index.cmp(&word) {
+            std::cmp::Ordering::Less => bits,
+            std::cmp::Ordering::Equal => bits & ((1u64 << bit) - 1),
+            std::cmp::Ordering::Greater => 0,
+        };
+        let counts = self.words.iter().enumerate().map(|(index, &bits)| below(index, bits).count_ones());
+        counts.map(|count| usize::try_from(count).unwrap_or(0)).sum()
+    }
+
+    /// The slots `0..64` as bits.
+    pub(crate) fn low_word(&self) -> u64 {
+        self.words[0]
+    }
+
     /// Whether none is in it.
     pub fn is_empty(&self) -> bool {
         self.words == [0; 4]
@@ -154,6 +171,7 @@ mod tests {
             prop_assert_eq!(sa.is_subset(&sb), ta.is_subset(&tb));
             for slot in 0..300 {
                 prop_assert_eq!(sa.contains(slot), ta.contains(&slot));
+                prop_assert_eq!(sa.rank(slot), ta.range(..slot).count());
                 let (mut set, mut tree) = (sa, ta.clone());
                 prop_assert_eq!(set.remove(slot), tree.remove(&slot));
                 prop_assert!(same(set, tree));
