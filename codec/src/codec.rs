@@ -182,6 +182,10 @@ impl Codec {
         }
         let lengths = present.iter().map(|(slot, cell)| (*slot, cell.len()));
         check_lengths(lengths.chain(wanted.iter().map(|(slot, cell)| (*slot, cell.len()))))?;
+        if wanted.is_empty() {
+            // Nothing is made from anything, as `repair_plan` has it.
+            return Ok(());
+        }
         let decoding = self.decoding(&present_set, &wanted_set)?;
         self.run(&decoding.combination, &decoding.inputs, present, &wanted_set, wanted, store);
         Ok(())

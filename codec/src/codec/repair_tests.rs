@@ -76,6 +76,13 @@ fn check(codec: &Codec, shards: &[Vec<u8>], present: &[usize], wanted: &[usize],
 }
 
 #[test]
+fn nothing_is_made_from_nothing() {
+    for scheme in schemes() {
+        check(&Codec::new(scheme), &shards(scheme, 5, 3), &[], &[], &[]);
+    }
+}
+
+#[test]
 fn every_loss_pattern_of_geo_6_on_every_engine() {
     let scheme = Scheme::geo(GeoTable::Geo6);
     let shards = shards(scheme, 70, 1);
