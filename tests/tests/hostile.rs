@@ -119,6 +119,20 @@ fn a_refused_expectation_ends_the_connection() {
     assert_eq!(text.matches("HTTP/1.1").count(), 1, "{text}");
 }
 
+/// No bytes are asked for with `100 Continue`, so the answer comes at once. botocore reads the next answer on such a
+/// connection with the status of this one, and waits for ever for its end.
+#[test]
+fn an_expectation_without_a_body_ends_the_connection() {
+    let world = World::new();
+    let put = |body: &str| world.ask("PUT", "/hostile/small").header("expect", "100-continue").body(body).sign();
+    let next = world.ask("GET", "/hostile/small").sign();
+    let answer = raw_request(world.server.s3, &[put(""), next].concat()).expect("an answer");
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    assert!(text.contains("\r\nconnection: close\r\n"), "{text}");
+    assert_eq!(text.matches("HTTP/1.1").count(), 1, "{text}");
+}
+
 /// The vault holds what it held, and the attacker's bucket only what was let in.
 fn still_serves(world: &World) {
     let text = |request: Vec<u8>| {

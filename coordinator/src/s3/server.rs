@@ -123,13 +123,14 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(stream: S, endpoint: Arc<
     let service = service_fn(move |request| {
         let (endpoint, turn, answering) = (endpoint.clone(), turn.clone(), turn.begin());
         async move {
-            let unsent = may_leave_body(&request);
+            let (unsent, unasked) = (may_leave_body(&request), expects_in_vain(&request));
             let mut response = endpoint.answer(request).await;
-            if response.status().is_client_error() || response.status().is_server_error() {
+            let refused = response.status().is_client_error() || response.status().is_server_error();
+            if refused {
                 turn.refuse();
-                if unsent {
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
+            }
+            if unasked || (refused && unsent) {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response.map(|body| Kept::new(body, answering)))
         }
@@ -159,6 +160,12 @@ fn may_leave_body(request: &Request<Incoming>) -> bool {
     let short = request.body().size_hint().upper().is_some_and(|bytes| bytes <= DRAINED_BYTES_MAX);
     let waits = request.headers().contains_key(EXPECT);
     !request.body().is_end_stream() && (waits || !short)
+}
+
+/// Whether the client expects `100 Continue` before a body of no bytes: hyper then answers at once, as it may, and a
+/// client such as botocore takes that for the answer to its next request too, if there is one on the same connection.
+fn expects_in_vain(request: &Request<Incoming>) -> bool {
+    request.body().is_end_stream() && request.headers().contains_key(EXPECT)
 }
 
 /// An id for one request, in its answer and in every log line about it.
