@@ -128,9 +128,9 @@ async fn nothing_is_acknowledged_into_a_directory_that_was_deleted_moved_or_repl
             async move {
                 let mut begun = Instant::now();
                 // As long as they are acknowledged; tells when the last of those was begun.
-                for n in 0.. {
+                for n in (0..100).cycle() {
                     let now = Instant::now();
-                    match put(&node, id(1), shard(n % 100)).await {
+                    match put(&node, id(1), shard(n)).await {
                         Ok(()) => begun = now,
                         Err(error) => return (begun, error),
                     }
