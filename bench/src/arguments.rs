@@ -29,21 +29,8 @@ pub(crate) enum Command {
 /// Flags of `holdfast-bench pages`.
 #[derive(Args, Debug)]
 pub(crate) struct PagesArgs {
-    /// http://host:port
-    #[arg(long)]
-    pub(crate) endpoint: String,
-    /// Access key.
-    #[arg(long, env = "AWS_ACCESS_KEY_ID")]
-    pub(crate) access_key: String,
-    /// Its secret.
-    #[arg(long, env = "AWS_SECRET_ACCESS_KEY", hide_env_values = true)]
-    pub(crate) secret_key: String,
-    /// Region to sign for.
-    #[arg(long, default_value = "us-east-1")]
-    pub(crate) region: String,
-    /// Bucket; made if it is not there. The objects stay in it.
-    #[arg(long, default_value = "holdfast-bench-pages")]
-    pub(crate) bucket: String,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
     /// Objects to put there first.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub(crate) objects: u64,
@@ -58,16 +45,9 @@ pub(crate) struct PagesArgs {
     pub(crate) seed: u64,
 }
 
-impl PagesArgs {
-    pub(crate) fn target(&self) -> anyhow::Result<Target> {
-        let credentials = Credentials { access_key: self.access_key.clone(), secret_key: self.secret_key.clone() };
-        Target::new(&self.endpoint, credentials, &self.region, &self.bucket)
-    }
-}
-
-/// Flags of `holdfast-bench s3`.
+/// The server a run is against, and the bucket in it.
 #[derive(Args, Debug)]
-pub(crate) struct S3Args {
+pub(crate) struct ServerArgs {
     /// http://host:port
     #[arg(long)]
     pub(crate) endpoint: String,
@@ -83,6 +63,20 @@ pub(crate) struct S3Args {
     /// Bucket; made if it is not there.
     #[arg(long, default_value = "holdfast-bench")]
     pub(crate) bucket: String,
+}
+
+impl ServerArgs {
+    pub(crate) fn target(&self) -> anyhow::Result<Target> {
+        let credentials = Credentials { access_key: self.access_key.clone(), secret_key: self.secret_key.clone() };
+        Target::new(&self.endpoint, credentials, &self.region, &self.bucket)
+    }
+}
+
+/// Flags of `holdfast-bench s3`.
+#[derive(Args, Debug)]
+pub(crate) struct S3Args {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
     /// What to do.
     #[arg(long, value_enum)]
     pub(crate) op: Operation,
@@ -126,11 +120,6 @@ pub(crate) struct S3Args {
 }
 
 impl S3Args {
-    pub(crate) fn target(&self) -> anyhow::Result<Target> {
-        let credentials = Credentials { access_key: self.access_key.clone(), secret_key: self.secret_key.clone() };
-        Target::new(&self.endpoint, credentials, &self.region, &self.bucket)
-    }
-
     pub(crate) fn plan(&self) -> anyhow::Result<Plan> {
         anyhow::ensure!(self.seconds > 0.0 && self.seconds < 1e6, "--seconds must be above 0");
         anyhow::ensure!((0.0..1e6).contains(&self.warmup), "--warmup must not be negative");

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 
 /// One run; `false` if any operation failed or any byte was wrong.
 fn run_s3(arguments: &arguments::S3Args) -> anyhow::Result<bool> {
-    let target = arguments.target()?;
+    let target = arguments.server.target()?;
     let report = load::run(&target, &arguments.plan()?)?;
     let text = if arguments.json { report.to_json()? } else { report.to_text() };
     say(&text);

@@ -16,7 +16,7 @@ const PAGES_AT_AN_END: usize = 20;
 /// Puts the objects there, lists them in pages of 1000, and prints the median page at the start, at the end and the
 /// slowest; `false` if keys were missing or out of order.
 pub(crate) fn run(arguments: &PagesArgs) -> anyhow::Result<bool> {
-    let target = arguments.target()?;
+    let target = arguments.server.target()?;
     let mut plan = Plan::new(Operation::List, arguments.size, arguments.concurrency);
     plan.objects = arguments.objects;
     plan.seed = arguments.seed;
