@@ -9,7 +9,7 @@ use holdfast_coordinator::metadata::*;
 use holdfast_proto::admin::BackendIntent;
 use holdfast_proto::manifest::{AccessKey, ObjectVersion, Pair, Part, Segment, Upload, Versioning};
 use holdfast_proto::pg_table::{Pg, PgTable};
-use holdfast_proto::{BackendId, BucketId, ClusterId, Epoch, SegmentId, VersionId};
+use holdfast_proto::{BackendId, BucketId, ClusterId, Epoch, NodeId, SegmentId, VersionId};
 use rocksdb::{DB, IteratorMode, Options};
 use std::path::Path;
 
@@ -145,11 +145,13 @@ fn cluster_map() -> ClusterMap {
     let backend = BackendId([0xb2; 16]);
     ClusterMap {
         cluster: ClusterId([7; 16]),
+        nodes: Vec::new(),
         backends: vec![BackendRecord {
             id: backend,
             name: "d1".to_owned(),
             location: "disk:/mnt/d1".to_owned(),
             intent: BackendIntent::Active,
+            node: NodeId::FIRST,
         }],
         table: PgTable {
             epoch: Epoch(1),

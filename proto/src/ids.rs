@@ -104,6 +104,10 @@ number!(
     BucketId(u64)
 );
 number!(
+    /// A node, numbered by the root group when it joins; never reused. Also its number as a Raft voter.
+    NodeId(u64)
+);
+number!(
     /// A placement group: one ordered list of backends, one per slot.
     PgId(u32)
 );
@@ -115,6 +119,11 @@ number!(
     /// The ever-growing number of a cluster map or PG table.
     Epoch(u64)
 );
+
+impl NodeId {
+    /// The node that makes a cluster.
+    pub const FIRST: Self = Self(1);
+}
 
 /// Names one shard. Shards are immutable: the same id always means the same bytes.
 /// Ordered by PG, then segment, then slot, as backends index them.

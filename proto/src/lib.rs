@@ -5,12 +5,14 @@
 
 pub mod admin;
 pub mod cell_buffer;
+pub mod cluster;
 pub mod error_kind;
 pub mod ids;
 pub mod manifest;
 pub mod node;
 pub mod pg_table;
+pub mod rpc;
 pub mod shard_header;
 
 pub use error_kind::ErrorKind;
-pub use ids::{BackendId, BucketId, ClusterId, Epoch, PgId, SegmentId, ShardId, Slot, VersionId};
+pub use ids::{BackendId, BucketId, ClusterId, Epoch, NodeId, PgId, SegmentId, ShardId, Slot, VersionId};

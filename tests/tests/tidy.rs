@@ -59,11 +59,16 @@ fn crates_depend_only_along_the_arrows() {
         ("proto", &[][..]),
         ("codec", &[][..]),
         ("backends", &["proto"][..]),
-        ("storage-node", &["proto", "backends"][..]),
+        ("trust", &["proto"][..]),
+        ("transport", &["proto", "trust"][..]),
+        ("storage-node", &["proto", "transport", "backends"][..]),
         ("placement", &["proto", "codec"][..]),
-        ("coordinator", &["proto", "codec", "placement"][..]),
+        ("coordinator", &["proto", "codec", "placement", "trust", "transport"][..]),
         ("sdk", &["proto"][..]),
-        ("cli", &["proto", "codec", "placement", "backends", "storage-node", "coordinator", "sdk"][..]),
+        (
+            "cli",
+            &["proto", "codec", "placement", "trust", "transport", "backends", "storage-node", "coordinator", "sdk"][..],
+        ),
     ]);
     for (member, allowed) in allowed {
         let manifest: toml::Table =

@@ -9,7 +9,7 @@ use crate::failure::{Exit, Failure};
 use holdfast_coordinator::admin::Code;
 use holdfast_coordinator::metadata::BackendRecord;
 use holdfast_proto::admin::BackendIntent;
-use holdfast_proto::{BackendId, ClusterId};
+use holdfast_proto::{BackendId, ClusterId, NodeId};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -52,6 +52,7 @@ impl PlannedBackend {
             name: self.name.clone(),
             location: self.location.clone(),
             intent: BackendIntent::Active,
+            node: NodeId::FIRST,
         }
     }
 }
@@ -244,6 +245,7 @@ mod tests {
                 name: (*name).into(),
                 location: format!("disk:/srv/{name}"),
                 intent: BackendIntent::Active,
+                node: NodeId::FIRST,
             })
             .collect();
         let check = |backends: &[&str], scheme| {

@@ -286,7 +286,7 @@ async fn execute_first_start(
     let table = initial_table(scheme.code(), scheme.n(), PG_COUNT, &candidates)
         .map_err(|e| first_start::failed(format!("place the shards: {e}")))?;
     let backends = plan.backends.iter().map(first_start::PlannedBackend::record).collect();
-    let map = ClusterMap { cluster, backends, table };
+    let map = ClusterMap { cluster, nodes: Vec::new(), backends, table };
     metadata.cluster_map_set(Epoch(0), map.clone()).await.map_err(|e| failed("write the first cluster map", &e))?;
     Plan::forget(lock.path())?;
     tracing::info!(%cluster, scheme = %shape, backends = map.backends.len(), "a new store is made");

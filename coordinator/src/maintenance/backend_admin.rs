@@ -11,10 +11,10 @@ use super::shared::{Doubt, Shared};
 use crate::metadata::{BackendRecord, ClusterMap};
 use holdfast_codec::Scheme;
 use holdfast_placement::{Candidate, CandidateRole, prove};
-use holdfast_proto::BackendId;
 use holdfast_proto::admin::{BackendAdd, BackendIntent, BackendView};
 use holdfast_proto::node::{BackendHealth, BackendStatus};
 use holdfast_proto::pg_table::PgTable;
+use holdfast_proto::{BackendId, NodeId};
 
 /// Longest name: fits a column of every table.
 const NAME_BYTES_MAX: usize = 32;
@@ -54,7 +54,8 @@ pub(crate) async fn add(shared: &Shared, add: BackendAdd) -> MaintenanceResult<B
     let status = shared.node.add_backend(&add.location, &name).await?;
     let (id, location) = (status.id, status.location.clone());
     attach(shared, id, async {
-        let record = BackendRecord { id, name: name.clone(), location, intent: BackendIntent::Active };
+        let record =
+            BackendRecord { id, name: name.clone(), location, intent: BackendIntent::Active, node: NodeId::FIRST };
         let with_record = |map: &ClusterMap| {
             if map.backends.iter().any(|r| r.name == record.name) {
                 return Err(name_taken(&record.name));
@@ -234,7 +235,13 @@ pub(crate) async fn replace(shared: &Shared, name: &str, add: BackendAdd) -> Mai
     };
     let is_gone = is_gone_for_good(&old_status, &add.location)?;
     let status = shared.node.add_backend(&add.location, &new_name).await?;
-    let new = BackendRecord { id: status.id, name: new_name, location: status.location, intent: BackendIntent::Active };
+    let new = BackendRecord {
+        id: status.id,
+        name: new_name,
+        location: status.location,
+        intent: BackendIntent::Active,
+        node: old.node,
+    };
     attach(shared, new.id, change(shared, |map| with_replaced(map, &old, &new, is_gone).map(Some))).await?;
     if is_gone && let Err(error) = shared.node.remove_backend(old.id).await {
         tracing::warn!(id = %old.id, %error, "detach the replaced backend");

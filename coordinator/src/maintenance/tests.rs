@@ -7,7 +7,7 @@ use holdfast_proto::admin::BackendIntent;
 use holdfast_proto::manifest::{ObjectVersion, Segment};
 use holdfast_proto::node::BackendHealth;
 use holdfast_proto::pg_table::{Pg, PgTable};
-use holdfast_proto::{BackendId, BucketId, Epoch, ErrorKind, SegmentId, ShardId, Slot, VersionId};
+use holdfast_proto::{BackendId, BucketId, Epoch, ErrorKind, NodeId, SegmentId, ShardId, Slot, VersionId};
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,13 +53,15 @@ async fn world(backends: usize, segments: u64, options: MaintenanceOptions, befo
         name: format!("d{n}"),
         location: format!("disk:/d{n}"),
         intent: BackendIntent::Active,
+        node: NodeId::FIRST,
     };
     let pg = |pg: usize| {
         let list: Vec<BackendId> = (0..6).map(|slot| ids[(pg + slot) % ids.len()]).collect();
         Pg { committed: list.clone(), target: list }
     };
     let table = PgTable { epoch: Epoch(1), scheme: SCHEME, pgs: (0..PG_COUNT as usize).map(pg).collect() };
-    let map = ClusterMap { cluster: CLUSTER, backends: ids.iter().zip(1..).map(record).collect(), table };
+    let map =
+        ClusterMap { cluster: CLUSTER, nodes: Vec::new(), backends: ids.iter().zip(1..).map(record).collect(), table };
     let metadata = Arc::new(FakeMetadata::default());
     *metadata.map.lock() = Some(map.clone());
     let layout = Layout::new(map);

@@ -6,11 +6,12 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_proto::admin::BackendIntent;
+use holdfast_proto::cluster::NodeRecord;
 use holdfast_proto::manifest::{
     AccessKey, Attributes, Bucket, Checksum, ObjectVersion, Pair, Part, Segment, Upload, Versioning,
 };
 use holdfast_proto::pg_table::PgTable;
-use holdfast_proto::{BackendId, BucketId, ClusterId, Epoch, ErrorKind, SegmentId, VersionId};
+use holdfast_proto::{BackendId, BucketId, ClusterId, Epoch, ErrorKind, NodeId, SegmentId, VersionId};
 use serde::{Deserialize, Serialize};
 
 /// Why a metadata call failed.
@@ -361,13 +362,28 @@ pub struct BackendRecord {
     pub location: String,
     /// What the operator wants of it.
     pub intent: BackendIntent,
+    /// The node it is attached to.
+    #[serde(default = "first_node", skip_serializing_if = "is_first_node")]
+    pub node: NodeId,
 }
 
-/// The cluster map of one machine: its backends and the PG table, changed together by compare-and-set.
+/// The node that made the cluster: whose all backends were before there were others.
+fn first_node() -> NodeId {
+    NodeId::FIRST
+}
+
+fn is_first_node(node: &NodeId) -> bool {
+    *node == NodeId::FIRST
+}
+
+/// The cluster map: nodes, their backends and the PG table, changed together by compare-and-set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterMap {
     /// The cluster.
     pub cluster: ClusterId,
+    /// Nodes known; empty on a store made before it could grow, which is a cluster of node 1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeRecord>,
     /// Backends known.
     pub backends: Vec<BackendRecord>,
     /// Where shards go.

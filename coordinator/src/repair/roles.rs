@@ -58,7 +58,7 @@ mod tests {
     use super::*;
     use crate::metadata::BackendRecord;
     use holdfast_proto::pg_table::Pg;
-    use holdfast_proto::{BackendId, ClusterId, Epoch};
+    use holdfast_proto::{BackendId, ClusterId, Epoch, NodeId};
 
     fn b(n: u8) -> BackendId {
         BackendId([n; 16])
@@ -82,6 +82,7 @@ mod tests {
         let pg = Pg { committed: ids.clone(), target: ids };
         ClusterMap {
             cluster: ClusterId([0; 16]),
+            nodes: Vec::new(),
             backends: intents
                 .iter()
                 .zip(1u8..)
@@ -90,6 +91,7 @@ mod tests {
                     name: format!("d{n}"),
                     location: String::new(),
                     intent: *intent,
+                    node: NodeId::FIRST,
                 })
                 .collect(),
             table: PgTable { epoch: Epoch(1), scheme: [0x1d, 1, 4, 2], pgs: vec![pg] },
