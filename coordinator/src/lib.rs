@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod layout;
+pub mod leader;
 pub mod maintenance;
 pub mod metadata;
 pub mod object_path;

@@ -10,6 +10,7 @@ pub mod error_kind;
 pub mod ids;
 pub mod manifest;
 pub mod node;
+pub mod peer_rpc;
 pub mod pg_table;
 pub mod rpc;
 pub mod shard_header;

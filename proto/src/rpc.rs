@@ -105,6 +105,10 @@ rpcs! {
     ReadIndex = 46, Consensus, Admits::Only(Role::Coordinator);
     /// A read from a range the caller keeps no copy of.
     MetadataRead = 47, Consensus, Admits::Only(Role::Coordinator);
+    /// What a coordinator's requests write and read now.
+    Activity = 48, Consensus, Admits::Only(Role::Coordinator);
+    /// Damaged shards that a coordinator's reads have met, for the one that repairs.
+    DamageHints = 49, Consensus, Admits::Only(Role::Coordinator);
 
     /// A new node shows its token and asks for a certificate.
     Join = 60, Control, Admits::Anybody;
@@ -164,6 +168,8 @@ mod tests {
             | Rpc::Propose
             | Rpc::ReadIndex
             | Rpc::MetadataRead
+            | Rpc::Activity
+            | Rpc::DamageHints
             | Rpc::AdminForward => [false, false, true, true],
         };
         for &rpc in Rpc::ALL {

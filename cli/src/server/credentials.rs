@@ -2,13 +2,12 @@
 //!
 //! Invariants: the file is readable by its owner only, and complete or absent; a secret is never logged.
 
+use super::durable_file::{self, Readers};
 use crate::failure::Failure;
 use holdfast_coordinator::admin::{Code, check_access_key, check_secret_key, generate_key};
 use holdfast_sdk::Credentials;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "credentials";
@@ -109,32 +108,22 @@ fn unusable(message: String) -> Failure {
 fn write(data_dir: &Path, credentials: &Credentials) -> std::io::Result<()> {
     let stored = Stored { access_key: credentials.access_key.clone(), secret_key: credentials.secret_key.clone() };
     let text = toml::to_string(&stored).map_err(std::io::Error::other)?;
-    let temporary = data_dir.join("credentials.new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    // A file left over from a crash may have had another mode.
-    file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, file_in(data_dir))?;
-    File::open(data_dir)?.sync_all()
+    durable_file::replace(&file_in(data_dir), text.as_bytes(), Readers::Owner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn written_private_and_read_again() {
         let directory = tempfile::tempdir().unwrap();
         let credentials = Credentials { access_key: "HFABC".into(), secret_key: "0123456789".into() };
-        let leftover = directory.path().join("credentials.new");
-        fs::write(&leftover, "old").unwrap();
-        fs::set_permissions(&leftover, fs::Permissions::from_mode(0o644)).unwrap();
         write(directory.path(), &credentials).unwrap();
         let path = file_in(directory.path());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(read(&path).unwrap(), Some(credentials));
-        assert!(!leftover.exists());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! Invariant: nothing that was not empty when the plan was made is formatted.
 
 use super::config::{DEFAULT_BACKENDS, SchemeShape, ServerConfig};
+use super::durable_file::{self, Readers};
 use crate::failure::{Exit, Failure};
 use holdfast_coordinator::admin::Code;
 use holdfast_coordinator::metadata::BackendRecord;
@@ -12,8 +13,7 @@ use holdfast_proto::admin::BackendIntent;
 use holdfast_proto::{BackendId, ClusterId, NodeId};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 const PLAN_FILE: &str = "first-start.json";
@@ -61,11 +61,8 @@ impl Plan {
     /// The plan of a start that was interrupted; `None` if there was none.
     pub(crate) fn read(data_dir: &Path) -> Result<Option<Self>, Failure> {
         let path = data_dir.join(PLAN_FILE);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(format!("read {}: {error}", path.display()))),
-        };
+        let text = durable_file::read(&path).map_err(|e| failed(format!("read {}: {e}", path.display())))?;
+        let Some(text) = text else { return Ok(None) };
         let plan = serde_json::from_slice(&text).map_err(|e| failed(format!("read {}: {e}", path.display())))?;
         Ok(Some(plan))
     }
@@ -97,24 +94,16 @@ impl Plan {
 
     /// Puts the plan on stable storage.
     pub(crate) fn write(&self, data_dir: &Path) -> Result<(), Failure> {
-        let write = || -> std::io::Result<()> {
-            let temporary = data_dir.join("first-start.json.new");
-            let mut file = File::create(&temporary)?;
-            file.write_all(&serde_json::to_vec_pretty(self)?)?;
-            file.sync_all()?;
-            fs::rename(&temporary, data_dir.join(PLAN_FILE))?;
-            File::open(data_dir)?.sync_all()
-        };
-        write().map_err(|e| failed(format!("write {}: {e}", data_dir.join(PLAN_FILE).display())))
+        let path = data_dir.join(PLAN_FILE);
+        let text = serde_json::to_vec_pretty(self).map_err(|e| failed(format!("write the plan: {e}")))?;
+        durable_file::replace(&path, &text, Readers::Anybody)
+            .map_err(|e| failed(format!("write {}: {e}", path.display())))
     }
 
     /// Forgets the plan, once the cluster map is in the metadata.
     pub(crate) fn forget(data_dir: &Path) -> Result<(), Failure> {
-        match fs::remove_file(data_dir.join(PLAN_FILE)) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(failed(format!("remove {}: {error}", data_dir.join(PLAN_FILE).display()))),
-        }
+        let path = data_dir.join(PLAN_FILE);
+        durable_file::remove(&path).map_err(|e| failed(format!("remove {}: {e}", path.display())))
     }
 
     /// The scheme.

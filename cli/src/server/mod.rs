@@ -7,6 +7,7 @@ pub(crate) mod lock;
 
 mod banner;
 mod config;
+mod durable_file;
 mod first_start;
 mod logging;
 mod metrics;

@@ -93,7 +93,7 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
     let shutdown = CancellationToken::new();
     tokio::spawn(metrics::keep(recorder.clone(), shutdown.clone()));
     let s3_endpoint = format!("{}://{}", if tls.is_some() { "https" } else { "http" }, reachable(s3_address));
-    let router = admin::router(AdminParts {
+    let (router, _) = admin::router(AdminParts {
         operations: Arc::new(MaintainedStore {
             maintenance: maintenance.clone(),
             facts: ServerFacts { version: env!("CARGO_PKG_VERSION").to_owned(), s3_endpoint },
@@ -102,6 +102,7 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
         render_metrics: metrics::renderer(recorder),
         clock,
         writable_backends_min: shape.k + 1,
+        forwarding: None,
     });
     let banner = Banner {
         s3: s3_address,

@@ -54,6 +54,7 @@ codes! {
     TimedOut "HF1208" "The server did not answer in time; the outcome of a change is unknown.";
     UnexpectedAnswer "HF1209" "Something that is not a Holdfast administration port answered.";
     TooLarge "HF1210" "The administration request is larger than any valid one.";
+    NoLeader "HF1211" "No coordinator can answer just now: none leads, or the one that does was not reached.";
     NoSuchBackend "HF2101" "No backend has this name or id.";
     BackendUnusable "HF2102" "The place cannot become a backend: not empty, not writable, or already one.";
     BackendRefused "HF2103" "The change would leave shards without a place of their own.";

@@ -6,6 +6,7 @@
 //! begun is finished even when its client goes away.
 
 pub mod codes;
+pub mod forward;
 pub mod metrics;
 pub mod operations;
 pub mod serve;
@@ -20,6 +21,7 @@ mod keys;
 mod reply;
 
 pub use codes::Code;
+pub use forward::{ForwardService, Forwarding};
 pub use keys::{GeneratedKey, check_access_key, check_secret_key, generate_key};
 pub use operations::{AdminFailure, AdminOperations, AdminResult};
 pub use serve::serve;
@@ -32,6 +34,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Router};
 use holdfast_proto::ErrorKind;
+use holdfast_proto::peer_rpc::AdminForward;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -65,6 +68,8 @@ pub struct AdminParts {
     pub clock: Clock,
     /// Backends that must take writes before the store is ready: k+1, what a PUT needs.
     pub writable_backends_min: usize,
+    /// How to reach the coordinator that answers; `None` where there is no other.
+    pub forwarding: Option<Forwarding>,
 }
 
 /// Shared by every request.
@@ -74,6 +79,7 @@ pub(crate) struct AdminState {
     render_metrics: RenderMetrics,
     clock: Clock,
     readiness: health::ReadinessProbe,
+    forwarding: Option<Forwarding>,
     /// Held by the one scrape under way; the backends that have gauges.
     scrape: tokio::sync::Mutex<BTreeSet<String>>,
 }
@@ -84,8 +90,8 @@ pub(crate) struct Administrator {
     access_key: String,
 }
 
-/// All endpoints of the administration port.
-pub fn router(parts: AdminParts) -> Router {
+/// All endpoints of the administration port, and what answers requests that other coordinators pass on.
+pub fn router(parts: AdminParts) -> (Router, ForwardService) {
     metrics::describe();
     let state = Arc::new(AdminState {
         operations: parts.operations,
@@ -93,9 +99,10 @@ pub fn router(parts: AdminParts) -> Router {
         render_metrics: parts.render_metrics,
         clock: parts.clock,
         readiness: health::ReadinessProbe::new(parts.writable_backends_min),
+        forwarding: parts.forwarding,
         scrape: tokio::sync::Mutex::default(),
     });
-    let authenticated = Router::new()
+    let operations = Router::new()
         .route("/v1/status", get(cluster::status))
         .route("/v1/backends", get(cluster::backend_list).post(cluster::backend_add))
         .route("/v1/backends/{backend}", delete(cluster::backend_remove))
@@ -111,16 +118,21 @@ pub fn router(parts: AdminParts) -> Router {
         .route("/v1/keys", get(keys::list).post(keys::create))
         .route("/v1/keys/{access_key}", delete(keys::remove))
         .route("/v1/buckets", get(buckets::list))
-        .route("/v1/buckets/{name}", put(buckets::create).delete(buckets::remove))
-        .route_layer(middleware::from_fn_with_state(state.clone(), admit));
-    Router::new()
+        .route("/v1/buckets/{name}", put(buckets::create).delete(buckets::remove));
+    let forwarded = ForwardService {
+        router: operations.clone().fallback(no_such_endpoint).with_state(state.clone()),
+        leader: state.forwarding.as_ref().map(|forwarding| forwarding.leader.clone()),
+    };
+    let authenticated = operations.route_layer(middleware::from_fn_with_state(state.clone(), admit));
+    let router = Router::new()
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
         .merge(authenticated)
         .fallback(no_such_endpoint)
         .method_not_allowed_fallback(no_such_endpoint)
-        .with_state(state)
+        .with_state(state);
+    (router, forwarded)
 }
 
 async fn no_such_endpoint(request: Request) -> AdminFailure {
@@ -155,6 +167,14 @@ async fn admitted(state: &AdminState, request: Request, next: Next) -> Result<Re
     };
     let root = auth::authenticate(&parts, &body, |name| state.metadata.access_key(name), (state.clock)() / 1000)?;
     tracing::debug!(method = %parts.method, path = parts.uri.path(), "administration request");
+    if let Some(forwarding) = &state.forwarding {
+        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        let (method, access_key) = (parts.method.to_string(), root.access_key.clone());
+        let request = AdminForward { method, target, body: body.clone(), access_key };
+        if let Some(response) = forwarding.forward(request).await {
+            return Ok(response);
+        }
+    }
     parts.extensions.insert(Administrator { access_key: root.access_key });
     Ok(next.run(Request::from_parts(parts, Body::from(body))).await)
 }

@@ -32,11 +32,12 @@ async fn open() -> Port {
         render_metrics: Arc::new(|| "holdfast_ready 1\n".to_owned()),
         clock: Arc::new(|| NOW * 1000),
         writable_backends_min: 5,
+        forwarding: None,
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let served = tokio::spawn(serve(listener, router(parts), shutdown.clone()));
+    let served = tokio::spawn(serve(listener, router(parts).0, shutdown.clone()));
     Port { address, metadata, operations, shutdown, served }
 }
 

@@ -29,7 +29,7 @@ const HINTS_MAX: usize = 256;
 /// Runs until maintenance ends.
 pub(crate) async fn run(shared: Arc<Shared>) {
     while !shared.cancel.is_cancelled() {
-        if is_inventory_due(&shared) {
+        if is_inventory_due(&shared).await {
             let begun_ms = shared.now_ms();
             let end = tokio::select! {
                 end = take_inventory(&shared) => end,
@@ -55,10 +55,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-fn is_inventory_due(shared: &Shared) -> bool {
+async fn is_inventory_due(shared: &Shared) -> bool {
     let now_ms = shared.now_ms();
+    let waits_for_fence = shared.repair.lock().waits_for_fence;
+    let is_fenced_now = waits_for_fence && shared.is_fenced(shared.layout.current().table.epoch).await;
     let mut repair = shared.repair.lock();
-    if repair.waits_for_fence && shared.is_fenced(shared.layout.current().table.epoch) {
+    if is_fenced_now {
         repair.waits_for_fence = false;
         repair.inventory_wanted = true;
     }

@@ -1,9 +1,10 @@
 //! A node, metadata and an object path in memory, for the tests of maintenance: as strict as the real ones where
 //! maintenance could go wrong (compare-and-set, roots, distinct places), and with loss on demand.
 
+use super::activity::{ActivitySource, ActivityUnknown};
 use super::shared::ShardRebuilder;
 use crate::metadata::*;
-use crate::object_path::{ObjectError, RebuildContext};
+use crate::object_path::{Activity, ObjectError, RebuildContext};
 use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_codec::{Geometry, Scheme};
@@ -476,14 +477,14 @@ impl ShardRebuilder for FakeRebuilder {
         }
         Ok(bytes)
     }
-    fn is_in_flight(&self, segment: SegmentId) -> bool {
-        self.in_flight.lock().contains(&segment)
-    }
-    fn oldest_epoch_in_flight(&self) -> Option<Epoch> {
-        *self.oldest_epoch.lock()
-    }
-    fn segments_being_read(&self) -> HashSet<SegmentId> {
-        self.being_read.lock().clone()
+}
+
+#[async_trait]
+impl ActivitySource for FakeRebuilder {
+    async fn activity(&self, epoch: Epoch) -> Result<Activity, ActivityUnknown> {
+        let mut writing: BTreeMap<SegmentId, Epoch> = self.in_flight.lock().iter().map(|id| (*id, epoch)).collect();
+        writing.extend(self.oldest_epoch.lock().map(|oldest| (SegmentId([0xEE; 16]), oldest)));
+        Ok(Activity { writing, reading: self.being_read.lock().iter().copied().collect() })
     }
 }
 

@@ -63,9 +63,9 @@ pub(crate) async fn collect(shared: &Shared, first_seen: &mut HashMap<u64, u64>)
     };
     let mut due: Vec<Garbage> = waiting.into_iter().filter(is_due).collect();
     if !due.is_empty() {
-        let being_read = shared.rebuilder.segments_being_read();
+        let Some(reading) = shared.activity().await.map(|activity| activity.reading) else { return Ok(false) };
         let age_ms = |g: &Garbage| now_ms.saturating_sub(first_seen.get(&g.sequence).copied().unwrap_or(now_ms));
-        due.retain(|g| !being_read.contains(&g.segment.segment_id()) || age_ms(g) >= READ_MS_MAX);
+        due.retain(|g| !reading.contains(&g.segment.segment_id()) || age_ms(g) >= READ_MS_MAX);
     }
     if due.is_empty() {
         return Ok(false);

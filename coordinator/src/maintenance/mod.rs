@@ -6,6 +6,7 @@
 //! **Invariants:** nothing is counted as whole that an inventory has not seen; the cluster map changes only by
 //! compare-and-set; a shard is deleted only if it is garbage, an orphan nobody writes, or superseded at its target.
 
+mod activity;
 mod backend_admin;
 mod driver;
 mod error;
@@ -13,6 +14,7 @@ mod executor;
 mod garbage;
 mod health;
 mod inspect;
+mod keeper;
 mod layout_change;
 mod orphans;
 mod patient_node;
@@ -28,9 +30,11 @@ mod fakes;
 #[cfg(test)]
 mod tests;
 
+pub use activity::{ActivitySource, ActivityUnknown};
 pub use error::MaintenanceError;
+pub use keeper::{Kept, KeptView, keep};
 pub use report::StatusReport;
-pub use shared::{MaintenanceOptions, ShardRebuilder};
+pub use shared::{MaintenanceOptions, MaintenanceParts, ShardRebuilder};
 
 use crate::layout::Layout;
 use crate::metadata::Metadata;
@@ -71,19 +75,18 @@ impl Maintenance {
         hints: mpsc::Receiver<DamageHint>,
         options: MaintenanceOptions,
     ) -> Arc<Self> {
-        Self::start_with(metadata, node, layout, Arc::new(objects), hints, options)
+        let objects = Arc::new(objects);
+        let parts = MaintenanceParts { metadata, node, layout, rebuilder: objects.clone(), activity: objects };
+        Self::start_with(parts, hints, options)
     }
 
-    /// As `start`, with any implementation of what rebuilds shards.
+    /// As `start`, with any implementation of what rebuilds shards and of what tells of requests under way.
     pub fn start_with(
-        metadata: Arc<dyn Metadata>,
-        node: Arc<dyn NodeClient>,
-        layout: Layout,
-        rebuilder: Arc<dyn ShardRebuilder>,
+        parts: MaintenanceParts,
         hints: mpsc::Receiver<DamageHint>,
         options: MaintenanceOptions,
     ) -> Arc<Self> {
-        let shared = Arc::new(Shared::new(metadata, node, layout, rebuilder, options, CancellationToken::new()));
+        let shared = Arc::new(Shared::new(parts, options, CancellationToken::new()));
         let tasks = TaskTracker::new();
         tasks.spawn(health::run(shared.clone()));
         tasks.spawn(driver::run(shared.clone()));

@@ -6,7 +6,7 @@
 use super::shared::{Shared, as_ms};
 use crate::repair::Unowned;
 use holdfast_proto::{BackendId, SegmentId, ShardId};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 /// Looks at shards that an inventory could not account for. Returns how many were freed on each backend.
 pub(crate) async fn sweep(shared: &Shared, unowned: Vec<Unowned>) -> BTreeMap<BackendId, u64> {
@@ -15,9 +15,14 @@ pub(crate) async fn sweep(shared: &Shared, unowned: Vec<Unowned>) -> BTreeMap<Ba
         segments.entry(found.shard.segment).or_default().push(found);
     }
     let mut orphans: BTreeMap<BackendId, Vec<ShardId>> = BTreeMap::new();
-    let being_read = if segments.is_empty() { HashSet::new() } else { shared.rebuilder.segments_being_read() };
+    if segments.is_empty() {
+        return BTreeMap::new();
+    }
+    // In this order: a write makes its record before it stops being in flight.
+    let Some(activity) = shared.activity().await else { return BTreeMap::new() };
+    let is_in_use = |segment: &SegmentId| activity.writing.contains_key(segment) || activity.reading.contains(segment);
     for (segment, copies) in segments {
-        if !being_read.contains(&segment) && is_orphan(shared, segment).await {
+        if !is_in_use(&segment) && is_orphan(shared, segment).await {
             for copy in copies {
                 orphans.entry(copy.backend).or_default().push(copy.shard);
             }
@@ -43,8 +48,7 @@ async fn is_orphan(shared: &Shared, segment: SegmentId) -> bool {
     // What was begun before this process is written by nobody now; what is younger has time to be acknowledged.
     let is_old =
         begun_ms < shared.started_ms || shared.now_ms().saturating_sub(begun_ms) >= as_ms(shared.options.orphan_age);
-    // In this order: a write makes its record before it stops being in flight.
-    if !is_old || shared.rebuilder.is_in_flight(segment) || shared.garbage_waiting.lock().contains(&segment) {
+    if !is_old || shared.garbage_waiting.lock().contains(&segment) {
         return false;
     }
     matches!(shared.metadata.segment_owner(segment).await, Ok(None))

@@ -51,6 +51,8 @@ struct Scan<'a> {
     reach: Reach,
     /// No write places shards by an older layout any more: what was seen stays so.
     is_fenced: bool,
+    /// Segments being written when the present window had been listed; `None` if that could not be learnt.
+    writing: Option<BTreeMap<SegmentId, Epoch>>,
     margins: MarginTable,
     blocked: BTreeMap<BackendId, u64>,
     unsettled: BTreeSet<PgId>,
@@ -84,6 +86,7 @@ async fn try_inventory(shared: &Arc<Shared>) -> Result<(), ScanEnd> {
         map: shared.layout.current(),
         reach: shared.reach(),
         is_fenced: false,
+        writing: Some(BTreeMap::new()),
         margins: MarginTable::default(),
         blocked: BTreeMap::new(),
         unsettled: BTreeSet::new(),
@@ -92,7 +95,7 @@ async fn try_inventory(shared: &Arc<Shared>) -> Result<(), ScanEnd> {
         deletes: BTreeMap::new(),
         unreadable_records: 0,
     };
-    scan.is_fenced = shared.is_fenced(scan.map.table.epoch);
+    scan.is_fenced = shared.is_fenced(scan.map.table.epoch).await;
     let mut after = None;
     loop {
         let (until, is_last) = scan.take_window(after).await?;
@@ -142,6 +145,8 @@ impl Scan<'_> {
         if window.segments().iter().any(|(shape, holdings)| !self.plan(shape, holdings).is_some_and(|p| p.is_settled()))
         {
             window.retain(&self.read_ids(after, until).await?);
+            // Asked after the listing: a write that has ended since has all its shards in the next one.
+            self.writing = self.shared.activity().await.map(|activity| activity.writing);
         }
         for (shape, holdings) in window.segments() {
             self.account(shape, holdings);
@@ -221,6 +226,11 @@ impl Scan<'_> {
         listed.map_err(|error: ShardError| ScanEnd::Backend { backend, reason: error.to_string() })
     }
 
+    /// Whether a request may still be writing the segment.
+    fn may_be_written(&self, segment: SegmentId) -> bool {
+        self.writing.as_ref().is_none_or(|writing| writing.contains_key(&segment))
+    }
+
     /// `None` if the PG is not of this table, which no written record says.
     fn plan(&self, shape: &SegmentShape, holdings: &[crate::repair::Holding]) -> Option<SegmentPlan> {
         Some(plan_segment(shape, self.map.table.pg(shape.pg)?, holdings, &self.reach))
@@ -233,7 +243,7 @@ impl Scan<'_> {
             return;
         };
         // One that is still being written is as its writer reports it, not as it looks halfway.
-        if !plan.is_settled() && self.shared.rebuilder.is_in_flight(shape.id) {
+        if !plan.is_settled() && self.may_be_written(shape.id) {
             self.unsettled.insert(shape.pg);
             self.margins.record(shape.full_margin(), shape.segment_bytes);
             return;

@@ -3,11 +3,12 @@
 //!
 //! **Invariant:** no lock is held across an await.
 
+use super::activity::ActivitySource;
 use super::patient_node::PatientNode;
 use super::rate::{ByteBudget, RateMeter};
 use crate::layout::Layout;
 use crate::metadata::Metadata;
-use crate::object_path::{ObjectError, ObjectPath, RebuildContext};
+use crate::object_path::{Activity, ObjectError, ObjectPath, RebuildContext};
 use crate::repair::{LossClock, MarginTable, Reach, RepairQueue, WorkItem};
 use async_trait::async_trait;
 use holdfast_proto::admin::{RepairStatus, ScrubStatus};
@@ -78,7 +79,7 @@ impl Default for MaintenanceOptions {
     }
 }
 
-/// What rebuilds shards and knows which segments are being written. `ObjectPath` does.
+/// What rebuilds shards. `ObjectPath` does.
 #[async_trait]
 pub trait ShardRebuilder: Send + Sync + 'static {
     /// Decodes the wanted slots' shards from the others, verifies their roots and writes them where asked. Returns
@@ -89,12 +90,6 @@ pub trait ShardRebuilder: Send + Sync + 'static {
         context: RebuildContext,
         wanted: &[(Slot, BackendId)],
     ) -> Result<u64, ObjectError>;
-    /// Whether the segment is being written by a request under way.
-    fn is_in_flight(&self, segment: SegmentId) -> bool;
-    /// The oldest epoch that a write under way places its shards by; `None` if nothing is being written.
-    fn oldest_epoch_in_flight(&self) -> Option<Epoch>;
-    /// The segments that reads under way are of.
-    fn segments_being_read(&self) -> HashSet<SegmentId>;
 }
 
 #[async_trait]
@@ -106,15 +101,6 @@ impl ShardRebuilder for ObjectPath {
         wanted: &[(Slot, BackendId)],
     ) -> Result<u64, ObjectError> {
         ObjectPath::rebuild(self, segment, context, wanted).await
-    }
-    fn is_in_flight(&self, segment: SegmentId) -> bool {
-        ObjectPath::is_in_flight(self, segment)
-    }
-    fn oldest_epoch_in_flight(&self) -> Option<Epoch> {
-        ObjectPath::oldest_epoch_in_flight(self)
-    }
-    fn segments_being_read(&self) -> HashSet<SegmentId> {
-        ObjectPath::segments_being_read(self)
     }
 }
 
@@ -180,12 +166,28 @@ pub(crate) struct ScrubState {
     pub(crate) rate: RateMeter,
 }
 
+/// What maintenance works on and with.
+#[derive(Clone)]
+pub struct MaintenanceParts {
+    /// Records of what there is, and the cluster map.
+    pub metadata: Arc<dyn Metadata>,
+    /// Every backend.
+    pub node: Arc<dyn NodeClient>,
+    /// The cluster map requests work by.
+    pub layout: Layout,
+    /// Decodes lost shards.
+    pub rebuilder: Arc<dyn ShardRebuilder>,
+    /// Tells what requests under way write and read.
+    pub activity: Arc<dyn ActivitySource>,
+}
+
 /// Everything the tasks share.
 pub(crate) struct Shared {
     pub(crate) metadata: Arc<dyn Metadata>,
     pub(crate) node: Arc<dyn NodeClient>,
     pub(crate) layout: Layout,
     pub(crate) rebuilder: Arc<dyn ShardRebuilder>,
+    activity: Arc<dyn ActivitySource>,
     pub(crate) options: MaintenanceOptions,
     pub(crate) repair: Mutex<RepairState>,
     pub(crate) health: Mutex<HealthState>,
@@ -206,14 +208,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(
-        metadata: Arc<dyn Metadata>,
-        node: Arc<dyn NodeClient>,
-        layout: Layout,
-        rebuilder: Arc<dyn ShardRebuilder>,
-        options: MaintenanceOptions,
-        cancel: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(parts: MaintenanceParts, options: MaintenanceOptions, cancel: CancellationToken) -> Self {
+        let MaintenanceParts { metadata, node, layout, rebuilder, activity } = parts;
         let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, as_ms);
         let repair = RepairState {
             phase: Phase::Scanning,
@@ -244,6 +240,7 @@ impl Shared {
             node: Arc::new(PatientNode::new(node)),
             layout,
             rebuilder,
+            activity,
             repair: Mutex::new(repair),
             health: Mutex::new(health),
             scrub: Mutex::new(ScrubState::default()),
@@ -282,9 +279,16 @@ impl Shared {
         reach
     }
 
+    /// What requests under way do; `None`, with a line in the log, while some coordinator can neither be asked nor
+    /// fenced: then nothing may be taken for abandoned.
+    pub(crate) async fn activity(&self) -> Option<Activity> {
+        let epoch = self.layout.current().table.epoch;
+        self.activity.activity(epoch).await.inspect_err(|error| tracing::warn!(%error, "ask coordinators")).ok()
+    }
+
     /// Whether no write places shards by a layout older than `epoch` any more.
-    pub(crate) fn is_fenced(&self, epoch: Epoch) -> bool {
-        self.rebuilder.oldest_epoch_in_flight().is_none_or(|oldest| oldest >= epoch)
+    pub(crate) async fn is_fenced(&self, epoch: Epoch) -> bool {
+        self.activity().await.is_some_and(|activity| activity.is_fenced(epoch))
     }
 
     /// Leaves a backend out of inventories for a while.

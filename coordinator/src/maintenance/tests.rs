@@ -74,33 +74,23 @@ async fn world(backends: usize, segments: u64, options: MaintenanceOptions, befo
         oldest_epoch: Mutex::new(None),
     });
     let (hints, receiver) = mpsc::channel(1024);
-    let start = |receiver| {
-        Maintenance::start_with(
-            metadata.clone(),
-            Arc::new(node.clone()),
-            layout.clone(),
-            rebuilder.clone(),
-            receiver,
-            options.clone(),
-        )
+    let parts = || MaintenanceParts {
+        metadata: metadata.clone(),
+        node: Arc::new(node.clone()),
+        layout: layout.clone(),
+        rebuilder: rebuilder.clone(),
+        activity: rebuilder.clone(),
     };
+    let (of_idle, of_world) = (parts(), parts());
     // A stand-in until the damage is done; it is shut down before it could act.
-    let unused = mpsc::channel(1).1;
-    let idle = start(unused);
+    let idle = Maintenance::start_with(of_idle, mpsc::channel(1).1, options.clone());
     idle.shutdown().await;
     let mut world = World { node, metadata, rebuilder, layout, hints, maintenance: idle };
     for number in 0..segments {
         world.write(segment_id(number));
     }
     before(&world);
-    world.maintenance = Maintenance::start_with(
-        world.metadata.clone(),
-        Arc::new(world.node.clone()),
-        world.layout.clone(),
-        world.rebuilder.clone(),
-        receiver,
-        options,
-    );
+    world.maintenance = Maintenance::start_with(of_world, receiver, options);
     world
 }
 

@@ -8,13 +8,13 @@ use crate::layout::Layout;
 use crate::metadata::ClusterMap;
 use holdfast_proto::{Epoch, SegmentId};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The segments being written.
 #[derive(Default)]
 pub(crate) struct InFlight {
-    segments: Mutex<HashMap<SegmentId, Epoch>>,
+    segments: Mutex<BTreeMap<SegmentId, Epoch>>,
 }
 
 /// Keeps one segment in flight until dropped.
@@ -35,12 +35,9 @@ impl InFlight {
         (InFlightGuard { all: self.clone(), segment }, map)
     }
 
-    pub(crate) fn contains(&self, segment: SegmentId) -> bool {
-        self.segments.lock().contains_key(&segment)
-    }
-
-    pub(crate) fn oldest_epoch(&self) -> Option<Epoch> {
-        self.segments.lock().values().min().copied()
+    /// Each segment with the epoch its shards are placed by.
+    pub(crate) fn segments(&self) -> BTreeMap<SegmentId, Epoch> {
+        self.segments.lock().clone()
     }
 }
 

@@ -13,6 +13,7 @@
 
 pub mod api;
 
+mod activity;
 mod backend_memory;
 mod body;
 mod budget;
@@ -39,6 +40,7 @@ mod window;
 #[cfg(test)]
 mod tests;
 
+pub use activity::Activity;
 pub use api::*;
 pub(crate) use checksum::checksum_of;
 pub use shared::RebuildContext;
@@ -53,11 +55,10 @@ use digest_pool::DigestPool;
 use hedge::HedgePolicy;
 use holdfast_proto::manifest::{ObjectVersion, Part, Segment};
 use holdfast_proto::node::NodeClient;
-use holdfast_proto::{BackendId, BucketId, Epoch, ErrorKind, SegmentId, Slot, VersionId};
+use holdfast_proto::{BackendId, BucketId, ErrorKind, Slot, VersionId};
 use in_flight::InFlight;
 use segment_writer::Patience;
 use shared::{Codecs, Shared, now_ms, random_id_bytes};
-use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use uncommitted::Uncommitted;
@@ -233,21 +234,10 @@ impl ObjectPath {
         read::read(&self.shared, request)
     }
 
-    /// Whether a segment is being written by a request under way (the orphan sweep must leave it alone). Ask this
-    /// before the metadata: a segment stops being in flight only after its record is durable.
-    pub fn is_in_flight(&self, segment: SegmentId) -> bool {
-        self.shared.in_flight.contains(segment)
-    }
-
-    /// The segments of all versions that read streams are open on: if they are garbage, their shards are still wanted.
-    pub fn segments_being_read(&self) -> HashSet<SegmentId> {
-        self.shared.readers.segments()
-    }
-
-    /// The oldest epoch that a write under way places its shards by; `None` if nothing is being written. Once a newer
-    /// map was given to `Layout::advance` and this is not older, no shard will be written by an older map any more.
-    pub fn oldest_epoch_in_flight(&self) -> Option<Epoch> {
-        self.shared.in_flight.oldest_epoch()
+    /// What this coordinator's requests write and read now. Once a newer map was given to `Layout::advance` and no
+    /// write here is of an older one, no shard will be written by an older map any more.
+    pub fn activity(&self) -> Activity {
+        Activity { writing: self.shared.in_flight.segments(), reading: self.shared.readers.segments() }
     }
 
     /// Decodes the shards of `wanted` slots from k others and writes each to the backend named with it. Returns the

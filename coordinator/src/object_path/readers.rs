@@ -6,7 +6,7 @@
 use holdfast_proto::SegmentId;
 use holdfast_proto::manifest::ObjectVersion;
 use parking_lot::Mutex;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Default)]
 pub(crate) struct Readers {
     next: AtomicU64,
-    versions: Mutex<HashMap<u64, Arc<ObjectVersion>>>,
+    versions: Mutex<BTreeMap<u64, Arc<ObjectVersion>>>,
 }
 
 /// Keeps a version entered until dropped.
@@ -32,7 +32,7 @@ impl Readers {
     }
 
     /// The segments of all of them.
-    pub(crate) fn segments(&self) -> HashSet<SegmentId> {
+    pub(crate) fn segments(&self) -> BTreeSet<SegmentId> {
         // Cloned out of the lock: a version may have very many segments.
         let versions: Vec<Arc<ObjectVersion>> = self.versions.lock().values().cloned().collect();
         versions.iter().flat_map(|version| &version.segments).map(|segment| segment.segment_id()).collect()

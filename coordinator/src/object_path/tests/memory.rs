@@ -1,6 +1,7 @@
 //! Bounded memory, and no deadlock at the bound.
 
 use super::*;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const BUDGET: u64 = 64 << 10;
@@ -107,16 +108,16 @@ async fn what_is_being_read_is_known() {
     let world = World::new();
     let version = Arc::new(world.put("k", &sample(3 * SEGMENT, 1)).await.unwrap().version);
     let read = || world.path.read(ReadRequest { version: version.clone(), range: 0..version.object_bytes });
-    assert!(world.path.segments_being_read().is_empty());
+    assert!(world.path.activity().reading.is_empty());
     let mut streams = [read(), read()];
     streams[0].next().await.unwrap().unwrap();
-    let expected: HashSet<_> = version.segments.iter().map(Segment::segment_id).collect();
-    assert_eq!(world.path.segments_being_read(), expected);
+    let expected: BTreeSet<_> = version.segments.iter().map(Segment::segment_id).collect();
+    assert_eq!(world.path.activity().reading, expected);
     let [first, second] = streams;
     drop(first);
-    assert_eq!(world.path.segments_being_read(), expected);
+    assert_eq!(world.path.activity().reading, expected);
     assert_eq!(second.try_collect::<Vec<Bytes>>().await.unwrap().concat().len(), 3 * SEGMENT);
-    assert!(world.path.segments_being_read().is_empty());
+    assert!(world.path.activity().reading.is_empty());
 }
 
 /// A reader that stops reading holds its windows, not more.

@@ -15,7 +15,7 @@ use futures::{StreamExt, TryStreamExt};
 use holdfast_codec::Scheme;
 use holdfast_proto::manifest::{Attributes, Bucket};
 use holdfast_proto::pg_table::{Pg, PgTable};
-use holdfast_proto::{ClusterId, ShardId};
+use holdfast_proto::{ClusterId, Epoch, ShardId};
 use metadata::FakeMetadata;
 use node::{FakeNode, Faults, backend};
 use std::ops::Range;
@@ -106,7 +106,7 @@ impl World {
         let is_clean = || {
             self.node.shard_count() == 0
                 && self.node.writer_count() == 0
-                && self.path.shared.in_flight.oldest_epoch().is_none()
+                && self.path.activity().writing.is_empty()
                 && self.path.shared.stock.live_bytes() == 0
                 && self.path.shared.write_budget.bytes_in_use() == 0
         };

@@ -26,7 +26,10 @@ async fn every_size_round_trips_with_and_without_a_declared_length() {
             let mut offset = 0;
             for segment in &version.segments {
                 assert_eq!((segment.segment_offset, segment.durable_slots), (offset, 0b11_1111));
-                assert!(segment.segment_bytes <= SEGMENT as u64 && !world.path.is_in_flight(segment.segment_id()));
+                assert!(
+                    segment.segment_bytes <= SEGMENT as u64
+                        && !world.path.activity().writing.contains_key(&segment.segment_id())
+                );
                 offset += segment.segment_bytes;
             }
             assert_eq!(world.get_all(version).await.unwrap(), bytes, "{size} bytes, declared {declared:?}");
@@ -161,11 +164,11 @@ async fn a_straggler_finishes_in_the_background_and_is_told() {
     let slot = (0..N).find(|&slot| world.home(&segment, slot) == 3).unwrap();
     let hint = DamageHint { shard: shard(&segment, slot), backend: backend(3) };
     assert_eq!(world.drain_hints(), std::slice::from_ref(&hint));
-    assert!(world.path.is_in_flight(segment.segment_id()), "its last shard is still being written");
+    assert!(world.path.activity().writing.contains_key(&segment.segment_id()), "its last shard is still being written");
     world.node.release();
     let late = tokio::time::timeout(Duration::from_secs(10), world.hints.recv()).await.unwrap();
     assert_eq!(late, Some(hint));
-    assert!(!world.path.is_in_flight(segment.segment_id()));
+    assert!(!world.path.activity().writing.contains_key(&segment.segment_id()));
     assert!(world.node.on(3, |b| b.shards.contains_key(&shard(&segment, slot))));
 }
 
@@ -192,7 +195,7 @@ async fn refused_by_metadata_the_shards_go_but_not_when_the_outcome_is_open() {
     *world.metadata.refusal.lock() = Some(MetadataError::Unavailable { reason: "lost".into() });
     let error = world.put("k", &bytes).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Retry);
-    eventually(|| world.path.oldest_epoch_in_flight().is_none()).await;
+    eventually(|| world.path.activity().oldest_epoch().is_none()).await;
     assert_eq!(world.node.shard_count(), 2 * N, "a record may refer to them");
 }
 
@@ -311,7 +314,7 @@ async fn a_client_that_goes_away_during_the_commit_does_not_undo_it() {
     assert!(given_up.is_err());
     world.metadata.gate.add_permits(1);
     eventually(|| !world.metadata.versions.lock().is_empty()).await;
-    eventually(|| world.path.oldest_epoch_in_flight().is_none()).await;
+    eventually(|| world.path.activity().oldest_epoch().is_none()).await;
     let version = world.metadata.versions.lock()["k"].clone();
     assert_eq!(world.get_all(&version).await.unwrap(), bytes);
     assert_eq!(world.node.shard_count(), N);
@@ -327,7 +330,7 @@ async fn a_commit_that_breaks_leaves_the_shards() {
             *world.metadata.refusal.lock() = Some(MetadataError::Invalid { reason: "refused".into() });
         }
         assert!(world.put("k", &sample(SEGMENT, 1)).await.is_err());
-        eventually(|| world.path.oldest_epoch_in_flight().is_none()).await;
+        eventually(|| world.path.activity().oldest_epoch().is_none()).await;
         assert_eq!(world.node.shard_count(), if panics { N } else { 0 });
     }
 }
@@ -336,16 +339,16 @@ async fn a_commit_that_breaks_leaves_the_shards() {
 #[tokio::test]
 async fn the_oldest_epoch_of_writes_under_way_is_known() {
     let world = World::new();
-    assert_eq!(world.path.oldest_epoch_in_flight(), None);
+    assert_eq!(world.path.activity().oldest_epoch(), None);
     let (path, bytes) = (world.path.clone(), sample(STRIPE, 1));
     let stuck = body(&bytes, 512).chain(futures::stream::pending()).boxed();
     let put = tokio::spawn(async move { path.put(request("k", Some(2 * STRIPE)), stuck).await });
-    eventually(|| world.path.oldest_epoch_in_flight() == Some(Epoch(1))).await;
+    eventually(|| world.path.activity().oldest_epoch() == Some(Epoch(1))).await;
     world.layout.advance(cluster_map(2));
     world.put("other", &sample(STRIPE, 2)).await.unwrap();
-    assert_eq!(world.path.oldest_epoch_in_flight(), Some(Epoch(1)));
+    assert_eq!(world.path.activity().oldest_epoch(), Some(Epoch(1)));
     put.abort();
-    eventually(|| world.path.oldest_epoch_in_flight().is_none()).await;
+    eventually(|| world.path.activity().oldest_epoch().is_none()).await;
 }
 
 /// A disk that hangs costs one write a wait, not all of them.
