@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod layout;
 pub mod maintenance;
+pub mod membership;
 pub mod metadata;
 pub mod object_path;
 pub mod repair;
