@@ -178,8 +178,7 @@ impl ClusterAuthority {
         let name = node_name(identity.cluster, identity.node);
         let ascii = |text: &str| text.try_into().map_err(|_| TrustError::malformed("identity", "not ASCII"));
         let mut params = CertificateParams::default();
-        params.serial_number =
-            Some(serial(&[request.public_key.der_bytes(), uri.as_bytes(), &now_ms.to_be_bytes()]));
+        params.serial_number = Some(serial(&[request.public_key.der_bytes(), uri.as_bytes(), &now_ms.to_be_bytes()]));
         params.subject_alt_names = vec![SanType::URI(ascii(&uri)?), SanType::DnsName(ascii(&name)?)];
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, format!("Holdfast node {}", identity.node));

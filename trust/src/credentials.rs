@@ -203,7 +203,8 @@ mod tests {
         assert!(mismatch(NodeCredentials::new(other_key, certificate(&ours), root())));
         assert!(mismatch(NodeCredentials::new(key(), certificate(&authority(1, 2)), root())));
         assert!(mismatch(NodeCredentials::new(key(), certificate(&ours), Vec::new())));
-        assert!(mismatch(NodeCredentials::new(key(), certificate(&ours), root().repeat(ROOTS_MAX + 1))));
+        let many = vec![ours.certificate_der().clone(); ROOTS_MAX + 1];
+        assert!(mismatch(NodeCredentials::new(key(), certificate(&ours), many)));
         let foreign = NodeCredentials::new(key(), certificate(&authority(2, 1)), root());
         assert!(matches!(foreign, Err(TrustError::ForeignCluster { .. })));
         let no_root = NodeCredentials::new(key(), certificate(&ours), vec![certificate(&ours)]);

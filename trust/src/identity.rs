@@ -22,8 +22,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 /// Whether a region or zone may be called so: 1..=64 bytes, no control character, no space at either end.
 pub fn check_place(name: &str) -> Result<(), TrustError> {
-    let refused =
-        |reason| Err(TrustError::PlaceName { given: name.chars().take(PLACE_BYTES_MAX).collect(), reason });
+    let refused = |reason| Err(TrustError::PlaceName { given: name.chars().take(PLACE_BYTES_MAX).collect(), reason });
     match name {
         "" => refused("it is empty"),
         _ if name.len() > PLACE_BYTES_MAX => refused("it has more than 64 bytes"),
@@ -117,20 +116,23 @@ mod tests {
     use proptest::prelude::*;
 
     fn identity() -> impl Strategy<Value = NodeIdentity> {
-        let roles = prop_oneof![
-            Just(Roles::BOTH),
-            Just(Roles::only(Role::Storage)),
-            Just(Roles::only(Role::Coordinator))
-        ];
+        let roles =
+            prop_oneof![Just(Roles::BOTH), Just(Roles::only(Role::Storage)), Just(Roles::only(Role::Coordinator))];
         let place = any::<String>().prop_map(|text| {
             let mut name: String = text.chars().filter(|c| !c.is_control()).take(16).collect();
             name.insert(0, 'r');
             name.push('/');
             name
         });
-        (any::<[u8; 16]>(), 1..=u64::MAX, roles, place.clone(), place).prop_map(|(cluster, node, roles, region, zone)| {
-            NodeIdentity { cluster: ClusterId(cluster), node: NodeId(node), roles, region, zone }
-        })
+        (any::<[u8; 16]>(), 1..=u64::MAX, roles, place.clone(), place).prop_map(
+            |(cluster, node, roles, region, zone)| NodeIdentity {
+                cluster: ClusterId(cluster),
+                node: NodeId(node),
+                roles,
+                region,
+                zone,
+            },
+        )
     }
 
     proptest! {

@@ -246,7 +246,7 @@ pub fn redeem(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_proto::cluster::Role;
+    use holdfast_proto::cluster::Role as NodeRole;
     use std::collections::BTreeSet;
 
     const RIGHT: SecretHash = SecretHash([1; 32]);
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn every_refusal_has_its_cause() {
-        let storage = Roles::only(Role::Storage);
+        let storage = Roles::only(NodeRole::Storage);
         let usual = asked(7, storage, "eu", "a");
         let bound = |roles, region: Option<&str>, zone: Option<&str>| TokenScope {
             roles,
@@ -301,7 +301,7 @@ mod tests {
                 "other role",
                 Some(record(bound(Some(storage), None, None), None)),
                 RIGHT,
-                asked(7, Roles::only(holdfast_proto::cluster::Role::Coordinator), "eu", "a"),
+                asked(7, Roles::only(NodeRole::Coordinator), "eu", "a"),
                 60,
                 Err(Role),
             ),

@@ -24,7 +24,13 @@ fn identity(cluster: ClusterId, node: u64, roles: Roles) -> NodeIdentity {
 }
 
 /// Credentials of a node, signed by one CA at a time, believing in some.
-fn made(by: &ClusterAuthority, believing: &[&ClusterAuthority], node: u64, roles: Roles, at_ms: u64) -> NodeCredentials {
+fn made(
+    by: &ClusterAuthority,
+    believing: &[&ClusterAuthority],
+    node: u64,
+    roles: Roles,
+    at_ms: u64,
+) -> NodeCredentials {
     let key = NodeKey::from_seed(&[u8::try_from(node).unwrap() | 0x80; 32]).unwrap();
     let request = CertificateRequest::from_der(&key.request().unwrap()).unwrap();
     let certificate = by.sign(&request, &identity(by.cluster(), node, roles), at_ms).unwrap();
@@ -137,20 +143,13 @@ fn planes_do_not_mix() {
 fn wrong_certificates_are_refused_on_every_plane() {
     let (ours, foreign, impostor) = (authority(OURS, 1), authority(THEIRS, 1), authority(OURS, 9));
     let us = live(&ours, 1);
-    // A certificate of another cluster that our own CA signed cannot be made; so let one believe in a foreign CA.
     for plane in PLANES {
         for stranger in [live(&foreign, 2), live(&impostor, 2)] {
             let name = node_name(stranger.identity().cluster, NodeId(2));
             refused(shake(client(&us, plane), server(&stranger, plane), &name), "client", "UnknownIssuer");
             // One that does not verify us, to see that we verify it.
-            let mut careless = rustls::ClientConfig::builder_with_provider(Arc::new(
-                rustls::crypto::aws_lc_rs::default_provider(),
-            ))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(careless::Anybody))
-            .with_client_cert_resolver(client(&stranger, plane).client_auth_cert_resolver);
+            let shown = client(&stranger, plane).client_auth_cert_resolver;
+            let mut careless = careless::client(careless::Shows(shown.resolve(&[], &[]).unwrap()));
             careless.alpn_protocols = alpn(plane);
             refused(shake(careless, server(&us, plane), &dial(1)), "server", "UnknownIssuer");
         }
@@ -280,14 +279,104 @@ fn renewed_credentials_take_effect_without_restart() {
     assert_eq!(a.identity().node, NodeId(1));
 }
 
-/// A client that believes everybody.
+/// What our own CA would never sign, signed with its key all the same: a coordinator that went wrong, or a bug.
+#[test]
+fn certificates_of_our_ca_that_say_something_else_are_refused() {
+    use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
+    let ours = authority(OURS, 1);
+    let us = live(&ours, 1);
+    let uri = |cluster, node| identity_uri(&identity(cluster, node, Roles::BOTH)).unwrap();
+    let dns = |cluster, node| node_name(cluster, NodeId(node));
+    let both = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    let cases = [
+        ("fine", vec![uri(OURS, 2)], vec![dns(OURS, 2)], both.to_vec(), None),
+        ("another cluster", vec![uri(THEIRS, 2)], vec![dns(THEIRS, 2)], both.to_vec(), Some("ForeignCluster")),
+        ("no identity", vec![], vec![dns(OURS, 2)], both.to_vec(), Some("Malformed")),
+        ("no name", vec![uri(OURS, 2)], vec![], both.to_vec(), Some("Malformed")),
+        ("two identities", vec![uri(OURS, 2), uri(OURS, 1)], vec![dns(OURS, 2)], both.to_vec(), Some("Malformed")),
+        ("two names", vec![uri(OURS, 2)], vec![dns(OURS, 2), dns(OURS, 1)], both.to_vec(), Some("Malformed")),
+        ("names of two nodes", vec![uri(OURS, 1)], vec![dns(OURS, 2)], both.to_vec(), Some("Malformed")),
+        ("another form", vec!["holdfast://2/x".to_owned()], vec![dns(OURS, 2)], both.to_vec(), Some("Malformed")),
+        ("for servers only", vec![uri(OURS, 2)], vec![dns(OURS, 2)], both[..1].to_vec(), Some("Purpose")),
+    ];
+    for (what, uris, names, usages, expected) in cases {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2090, 1, 1);
+        params.subject_alt_names.extend(uris.iter().map(|uri| SanType::URI(uri.as_str().try_into().unwrap())));
+        params.subject_alt_names.extend(names.iter().map(|dns| SanType::DnsName(dns.as_str().try_into().unwrap())));
+        params.extended_key_usages = usages;
+        let signing = KeyPair::from_pem(&ours.key_pem()).unwrap();
+        let issuer = Issuer::from_ca_cert_pem(&ours.certificate_pem(), signing).unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        let der = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der).unwrap();
+        let shown = careless::Shows(Arc::new(rustls::sign::CertifiedKey::new(vec![certificate.der().clone()], signer)));
+
+        let mut client = careless::client(shown.clone());
+        client.alpn_protocols = alpn(Plane::Data);
+        let as_client = shake(client, server(&us, Plane::Data), &dial(1));
+        let mut config = server(&us, Plane::Data);
+        config.cert_resolver = Arc::new(shown);
+        let name = names.first().cloned().unwrap_or_else(|| dial(2));
+        let as_server = shake(client_of(&us), config, &name);
+        match expected {
+            None => assert!(as_client.is_ok() && as_server.is_ok(), "{what}"),
+            Some("Purpose") => refused(as_client, "server", "Purpose"),
+            Some(because) => {
+                refused(as_client, "server", because);
+                let seen = as_server.err().unwrap_or_default();
+                assert!(seen.starts_with("client"), "{what}: {seen}");
+            }
+        }
+    }
+}
+
+fn client_of(live: &Arc<LiveCredentials>) -> ClientConfig {
+    client(live, Plane::Data)
+}
+
+/// A client that believes everybody and shows what it is told to.
 mod careless {
+    use rustls::client::ResolvesClientCert;
     use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
     use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-    use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+    use rustls::server::{ClientHello, ResolvesServerCert};
+    use rustls::sign::CertifiedKey;
+    use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+    use std::sync::Arc;
 
     #[derive(Debug)]
-    pub(crate) struct Anybody;
+    struct Anybody;
+
+    /// Believes everybody, shows what `resolver` gives.
+    pub(crate) fn client(resolver: impl ResolvesClientCert + 'static) -> ClientConfig {
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody))
+            .with_client_cert_resolver(Arc::new(resolver))
+    }
+
+    #[derive(Clone, Debug)]
+    pub(crate) struct Shows(pub(crate) Arc<CertifiedKey>);
+
+    impl ResolvesClientCert for Shows {
+        fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+            Some(self.0.clone())
+        }
+        fn has_certs(&self) -> bool {
+            true
+        }
+    }
+
+    impl ResolvesServerCert for Shows {
+        fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            Some(self.0.clone())
+        }
+    }
 
     impl ServerCertVerifier for Anybody {
         fn verify_server_cert(
@@ -320,7 +409,7 @@ mod careless {
         }
 
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            vec![SignatureScheme::ED25519]
+            vec![SignatureScheme::ED25519, SignatureScheme::ECDSA_NISTP256_SHA256]
         }
     }
 }

@@ -125,10 +125,7 @@ pub(super) fn node_label(node: NodeId) -> String {
 }
 
 /// What a certificate of a node says: what the map says.
-pub(super) fn identity_in(
-    map: &crate::metadata::ClusterMap,
-    node: NodeId,
-) -> Result<NodeIdentity, MembershipError> {
+pub(super) fn identity_in(map: &crate::metadata::ClusterMap, node: NodeId) -> Result<NodeIdentity, MembershipError> {
     let record = super::nodes::member(map, node)?;
     let identity = NodeIdentity {
         cluster: map.cluster,
@@ -158,10 +155,7 @@ pub struct NewToken {
 }
 
 /// Makes a join token; when this returns it admits a node. The cluster keeps the hash of its secret only.
-pub async fn create_token(
-    metadata: &dyn MembershipMetadata,
-    new: NewToken,
-) -> Result<JoinToken, MembershipError> {
+pub async fn create_token(metadata: &dyn MembershipMetadata, new: NewToken) -> Result<JoinToken, MembershipError> {
     let map = metadata.cluster_map().await?.ok_or(MembershipError::NotFounded { missing: "the cluster map" })?;
     let authority = Authority::load(metadata, map.cluster).await?;
     let token = JoinToken {

@@ -105,8 +105,7 @@ impl World {
     /// The cause for which a request to join is refused.
     async fn refusal(&self, request: &JoinRequest) -> RefusalCause {
         let first = Frame::head_only(request.encode_to_vec().into());
-        let call = self.dial(0).open_call(Rpc::Join, first);
-        let reply = call.await.receive().await.unwrap().unwrap();
+        let reply = self.dial(0).open_call(Rpc::Join, first).await.receive().await.unwrap().unwrap();
         match CertificateReply::decode(reply.head).unwrap().outcome {
             Some(CertificateOutcome::Refused(refusal)) => RefusalCause::from_number(refusal.cause),
             other => panic!("{other:?}"),
@@ -204,7 +203,13 @@ impl StrangerDial for InProcess {
 
 #[async_trait]
 impl Transport for InProcess {
-    async fn open(&self, _: NodeId, rpc: Rpc, first: Frame, _: CallOptions) -> Result<Box<dyn Channel>, TransportError> {
+    async fn open(
+        &self,
+        _: NodeId,
+        rpc: Rpc,
+        first: Frame,
+        _: CallOptions,
+    ) -> Result<Box<dyn Channel>, TransportError> {
         Ok(self.open_call(rpc, first).await)
     }
 }
@@ -515,11 +520,11 @@ async fn an_answer_that_is_not_what_was_asked_for_is_refused() {
         let key = NodeKey::from_seed(&[key; 32]).unwrap();
         let mut options = options(&token, &key, clock(&world.now));
         (options.region, options.zone) = (region.to_owned(), "b".to_owned());
-        let joining = super::client::join_at(&Liar(reply.clone()), token.addresses[0], &options).await;
+        let joining = client::join_at(&Liar(reply.clone()), token.addresses[0], &options).await;
         assert!(joining.is_err(), "{joining:?}");
     }
     let key = NodeKey::from_seed(&[50; 32]).unwrap();
     let mut options = options(&token, &key, clock(&world.now));
     (options.region, options.zone) = ("eu".to_owned(), "b".to_owned());
-    assert!(super::client::join_at(&Liar(reply), token.addresses[0], &options).await.is_ok());
+    assert!(client::join_at(&Liar(reply), token.addresses[0], &options).await.is_ok());
 }

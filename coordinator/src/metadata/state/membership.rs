@@ -9,9 +9,7 @@ use super::super::membership_commands::{AuthoritySet, TokenRedeem, TrustOutcome,
 use super::{Apply, Step, decode, invalid, read_u64};
 use holdfast_proto::NodeId;
 use holdfast_proto::membership::{AuthorityRow, TokenRow, TokenUseRow};
-use holdfast_trust::{
-    Asked, KeyHash, Redemption, SecretHash, TokenId, TokenRecord, TokenScope, TokenUse, redeem,
-};
+use holdfast_trust::{Asked, KeyHash, Redemption, SecretHash, TokenId, TokenRecord, TokenScope, TokenUse, redeem};
 use prost::Message;
 
 const AUTHORITY: &[u8] = b"authority";
@@ -337,7 +335,10 @@ mod tests {
             TokenRow { roles: "x".to_owned(), ..row(2) },
             TokenRow { region: " ".to_owned(), ..row(2) },
             TokenRow { expires_ms: 10, ..row(2) },
-            TokenRow { used_by: Some(TokenUseRow { key_hash: vec![0; 32], roles: "storage".into(), ..Default::default() }), ..row(2) },
+            TokenRow {
+                used_by: Some(TokenUseRow { key_hash: vec![0; 32], roles: "storage".into(), ..Default::default() }),
+                ..row(2)
+            },
         ] {
             assert!(carry_out(&mut kv, Kind::TokenCreate(bad.clone())).is_err(), "{bad:?}");
         }
@@ -365,7 +366,13 @@ mod tests {
         let set = |expected, row| Kind::AuthoritySet(AuthoritySet { expected, row });
         assert!(carry_out(&mut kv, set(1, ca(2, "a"))).is_err(), "nothing to replace");
         assert!(carry_out(&mut kv, set(0, ca(2, "a"))).is_err(), "generations have no gaps");
-        let steps = [(0, ca(1, "a"), "a"), (0, ca(1, "a"), "a"), (0, ca(1, "b"), "a"), (1, ca(2, "c"), "c"), (1, ca(2, "d"), "c")];
+        let steps = [
+            (0, ca(1, "a"), "a"),
+            (0, ca(1, "a"), "a"),
+            (0, ca(1, "b"), "a"),
+            (1, ca(2, "c"), "c"),
+            (1, ca(2, "d"), "c"),
+        ];
         for (expected, row, holds) in steps {
             let TrustOutcome::Authority(now) = outcome(&mut kv, set(expected, row)) else { panic!("no CA") };
             assert_eq!(now.key, holds);
