@@ -7,6 +7,7 @@ pub mod admin;
 pub mod layout;
 pub mod leader;
 pub mod maintenance;
+pub mod membership;
 pub mod metadata;
 pub mod object_path;
 pub mod repair;

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod error_kind;
 pub mod ids;
 pub mod manifest;
+pub mod membership;
 pub mod node;
 pub mod peer_rpc;
 pub mod pg_table;

@@ -2,18 +2,20 @@
 //! not deterministic (time, ids) is fixed in the command before it is proposed.
 
 use super::api::{Deleted, EtagCondition, MetadataError, Preconditions, VersionSelector};
+use super::membership_commands::{AuthoritySet, TokenRedeem, TrustReply};
 use bytes::Bytes;
 use holdfast_proto::VersionId;
 use holdfast_proto::manifest::{AccessKey, Bucket, ObjectVersion, Pair, Part, Upload};
+use holdfast_proto::membership::TokenRow;
 
 /// One entry of a group's log.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Command {
-    #[prost(oneof = "Kind", tags = "1,2,3,4,5,7,8,9,20,21,22,23,24,25,26,27,28,29")]
+    #[prost(oneof = "Kind", tags = "1,2,3,4,5,7,8,9,20,21,22,23,24,25,26,27,28,29,40,41,42,43")]
     pub(super) kind: Option<Kind>,
 }
 
-/// What to do. 1..=19 are the root group's, 20.. the ranges'. 6 was a removal of a bucket by its name alone.
+/// What to do. 1..=19 are the root group's, 20.. the ranges', 40.. the root group's about trust. 6 was a removal of a bucket by its name alone.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub(super) enum Kind {
     #[prost(message, tag = "1")]
@@ -52,6 +54,14 @@ pub(super) enum Kind {
     SegmentDurable(SegmentDurable),
     #[prost(message, tag = "29")]
     RangeFence(RangeFence),
+    #[prost(message, tag = "40")]
+    AuthoritySet(AuthoritySet),
+    #[prost(message, tag = "41")]
+    TokenCreate(TokenRow),
+    #[prost(bytes = "vec", tag = "42")]
+    TokenRevoke(Vec<u8>),
+    #[prost(message, tag = "43")]
+    TokenRedeem(TokenRedeem),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -264,6 +274,7 @@ pub(super) enum Reply {
     Deleted(Deleted),
     VersionName(String),
     Empty(bool),
+    Trust(Box<TrustReply>),
 }
 
 pub(super) type ApplyResult = Result<Reply, MetadataError>;

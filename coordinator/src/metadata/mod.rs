@@ -11,10 +11,13 @@ mod keys;
 mod kv;
 mod listing;
 mod log_store;
+mod membership_api;
+mod membership_commands;
 mod raft_machine;
 mod state;
 mod state_store;
 mod store;
 
 pub use api::*;
+pub use membership_api::{MembershipMetadata, RedeemToken};
 pub use store::{MetadataOptions, MetadataStore};

@@ -134,7 +134,11 @@ impl StateMachine {
 }
 
 fn changes_root_rows(kind: Option<&Kind>) -> bool {
-    !matches!(kind, None | Some(Kind::MapSet(_)))
+    let others = |kind: &Kind| {
+        use Kind::{AuthoritySet, MapSet, TokenCreate, TokenRedeem, TokenRevoke};
+        matches!(kind, MapSet(_) | AuthoritySet(_) | TokenCreate(_) | TokenRevoke(_) | TokenRedeem(_))
+    };
+    kind.is_some_and(|kind| !others(kind))
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {

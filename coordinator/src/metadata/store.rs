@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 mod bucket_removal;
+mod membership;
 mod room;
 
 use room::Room;

@@ -3,6 +3,7 @@
 //!
 //! Retries: a command that was applied before (same version id, same upload) is answered as it was then.
 
+mod membership;
 mod objects;
 mod root;
 mod uploads;
@@ -15,6 +16,7 @@ use holdfast_proto::manifest::{ObjectVersion, Segment};
 use holdfast_proto::{BucketId, VersionId};
 use prost::Message;
 
+pub(super) use membership::{authority, row_of as token_row_of, token, tokens, use_of as token_use_of};
 pub(super) use objects::{find_version, load_inline, segment_record};
 pub(super) use root::{bucket_rows, cluster_map_row, key_rows};
 pub(super) use uploads::{list_parts, load_upload};
@@ -81,6 +83,10 @@ impl<V: KvView> Apply<'_, V> {
             Some(Kind::GarbageDone(c)) => self.garbage_done(&c.sequences),
             Some(Kind::SegmentDurable(c)) => self.segment_durable(c),
             Some(Kind::RangeFence(c)) => self.range_fence(BucketId(c.bucket), c.on),
+            Some(Kind::AuthoritySet(c)) => self.authority_set(c),
+            Some(Kind::TokenCreate(c)) => self.token_create(c),
+            Some(Kind::TokenRevoke(c)) => self.token_revoke(c),
+            Some(Kind::TokenRedeem(c)) => self.token_redeem(c),
         }
     }
 
