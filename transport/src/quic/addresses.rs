@@ -117,8 +117,8 @@ mod tests {
         addresses
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_one_that_answered_is_first_and_those_that_failed_wait() {
+    #[test]
+    fn the_one_that_answered_is_first_and_those_that_failed_wait() {
         let now = Instant::now();
         let mut addresses = three();
         assert_eq!(addresses.plan(now), Plan::Try(vec![address(1), address(2), address(3)]));
@@ -129,8 +129,8 @@ mod tests {
         assert_eq!(addresses.plan(now + WAIT_MIN), Plan::Try(vec![address(1), address(2), address(3)]));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn waits_double_up_to_the_limit_and_an_answer_ends_them() {
+    #[test]
+    fn waits_double_up_to_the_limit_and_an_answer_ends_them() {
         let mut now = Instant::now();
         let mut addresses = Addresses::default();
         assert_eq!(addresses.plan(now), Plan::Nowhere);
@@ -150,8 +150,8 @@ mod tests {
         assert_eq!(addresses.plan(now), Plan::Try(vec![address(1)]));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_new_list_keeps_what_is_known_of_addresses_that_stay() {
+    #[test]
+    fn a_new_list_keeps_what_is_known_of_addresses_that_stay() {
         let now = Instant::now();
         let mut addresses = three();
         addresses.failed(address(1), cause(), now, 0);

@@ -154,13 +154,16 @@ impl CallerChannel {
         }
     }
 
-    /// Judges how an operation ended. After a failure every later one fails alike.
+    /// Fails every step after one that failed.
+    fn still_open(&self) -> Result<(), TransportError> {
+        self.over.clone().map_or(Ok(()), Err)
+    }
+
+    /// Judges how a step ended.
     fn outcome<T>(&mut self, result: Result<Result<T, TransportError>, Elapsed>) -> Result<T, TransportError> {
         let (error, code) = match result {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) if self.stopped && self.over.is_none() && error == TransportError::Cancelled => {
-                return Err(error);
-            }
+            Ok(Err(TransportError::Cancelled)) if self.stopped => return Err(TransportError::Cancelled),
             Ok(Err(error)) => (error, EndCode::Cancelled),
             Err(_) => {
                 self.judge_silence();
@@ -168,10 +171,8 @@ impl CallerChannel {
             }
         };
         self.stream.abandon(code);
-        if self.over.is_none() {
-            self.over = Some(self.meters.failed(error));
-        }
-        self.over.clone().map_or(Err(TransportError::Cancelled), Err)
+        self.over = Some(error.clone());
+        Err(self.meters.failed(error))
     }
 
     fn judge_silence(&mut self) {
@@ -188,20 +189,22 @@ impl CallerChannel {
 #[async_trait]
 impl Channel for CallerChannel {
     async fn send(&mut self, frame: Frame) -> Result<(), TransportError> {
+        self.still_open()?;
         let sent = timeout_at(self.deadline, self.send_explained(frame)).await;
         self.outcome(sent)
     }
 
     async fn finish(&mut self) -> Result<(), TransportError> {
+        self.still_open()?;
         let finished = timeout_at(self.deadline, self.finish_explained()).await;
         self.outcome(finished)
     }
 
     async fn receive(&mut self) -> Result<Option<Frame>, TransportError> {
+        self.still_open()?;
         let received = timeout_at(self.deadline, self.receive_until_the_end()).await;
-        if received.is_ok() {
-            self.stopped = false;
-        }
+        // From here on it is the reply that counts.
+        self.stopped = false;
         self.outcome(received)
     }
 }

@@ -124,6 +124,9 @@ impl Stream {
 
     /// Says that no more follows. Idempotent.
     pub(super) async fn finish(&mut self) -> Result<(), StreamEnd> {
+        if self.abandoned {
+            return Err(StreamEnd::Stopped(EndCode::Cancelled));
+        }
         self.flush().await?;
         if !self.finished {
             if !self.prefix.is_empty() {

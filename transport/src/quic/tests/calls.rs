@@ -36,7 +36,7 @@ async fn a_service_sees_who_calls_and_with_what() {
         let seen = seen.clone();
         async move {
             let frame = channel.receive().await?;
-            drop(seen.send((call, frame)));
+            let _ = seen.send((call, frame));
             channel.send(Frame::head_only("yes".into())).await?;
             channel.finish().await
         }
@@ -109,12 +109,46 @@ async fn work_outlives_a_caller_that_has_its_whole_answer() {
             channel.send(Frame::head_only("yes".into())).await?;
             channel.finish().await?;
             tokio::time::sleep(SECOND / 2).await;
-            drop(done.send(()));
+            let _ = done.send(());
             Ok(())
         }
     }));
     assert_eq!(a.call(b.id, Rpc::DataPing, b"").await.unwrap().head, "yes");
     timeout(3 * SECOND, ends.recv()).await.expect("dropped with the channel").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_given_before_all_was_read_reaches_its_caller() {
+    let (a, b) = pair(serve(|_, mut channel| async move {
+        channel.receive().await?;
+        channel.send(Frame::head_only("enough".into())).await?;
+        channel.finish().await
+    }));
+    let mut channel = a.open(b.id, Rpc::ShardWrite, 20 * SECOND).await.unwrap();
+    let frame = Frame { head: Bytes::new(), body: vec![patterned(1 << 20, 1)] };
+    let mut sent = 0;
+    let error = loop {
+        match channel.send(frame.clone()).await {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
+        assert!(sent < 1000, "nothing stops the sender");
+    };
+    assert_eq!(error, TransportError::Cancelled);
+    assert_eq!(channel.receive().await.unwrap().unwrap().head, "enough");
+    assert_eq!(channel.receive().await, Ok(None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_failure_every_further_step_fails_alike() {
+    let (started, _works) = mpsc::unbounded_channel();
+    let (a, b) = pair(hang(started));
+    let mut channel = a.open(b.id, Rpc::ShardRead, Duration::from_millis(200)).await.unwrap();
+    let timeout = TransportError::Timeout { peer: b.id };
+    assert_eq!(channel.receive().await, Err(timeout.clone()));
+    assert_eq!(channel.receive().await, Err(timeout.clone()), "an end that nobody sent");
+    assert_eq!(channel.send(Frame::default()).await, Err(timeout.clone()));
+    assert_eq!(channel.finish().await, Err(timeout));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,7 +248,7 @@ async fn a_reader_that_stops_holds_a_bounded_amount_and_others_go_on() {
             }
             loop {
                 channel.send(Frame { head: Bytes::new(), body: vec![patterned(64 << 10, 0)] }).await?;
-                drop(counted.send(64usize << 10));
+                let _ = counted.send(64usize << 10);
             }
         }
     }));

@@ -19,7 +19,7 @@ async fn noise_on_every_port_is_counted_and_harms_nobody() {
     let (a, b) = pair(echo());
     let sender = UdpSocket::bind(any_port()).unwrap();
     for plane in PLANES {
-        let name = format!("plane=\"{}\"", meters::plane_name(plane));
+        let name = format!("plane=\"{}\"", plane_name(plane));
         let before = metric("holdfast_transport_foreign_datagrams_total", &[&name]);
         for n in 0..2_000u32 {
             let bytes: Vec<u8> = (0..n % 1500).map(|_| rand::random()).collect();
@@ -135,7 +135,7 @@ async fn frames_that_claim_too_much_end_their_call_and_nothing_else() {
         let results = results.clone();
         async move {
             let received = channel.receive().await;
-            drop(results.send(received.clone().map(|frame| frame.map(|f| f.head))));
+            let _ = results.send(received.clone().map(|frame| frame.map(|f| f.head)));
             channel.send(Frame::default()).await?;
             channel.finish().await
         }

@@ -35,7 +35,7 @@ pub(super) async fn begin(connection: &Connection, rpc: Rpc) -> Result<Box<dyn C
         kept: Box::new(()),
     };
     let opened = caller::open(connection, start, Box::new(|_| ())).await;
-    let (channel, first) = opened.map_err(|(_, e)| super::super::causes::of_connection(NodeId(0), &e))?;
+    let (channel, first) = opened.map_err(|(_, e)| causes::of_connection(NodeId(0), &e))?;
     caller::begin(channel, first).await
 }
 
@@ -48,7 +48,7 @@ async fn call(connection: &Connection, rpc: Rpc) -> Result<Option<Frame>, Transp
 fn recording() -> (Serve, mpsc::UnboundedReceiver<Rpc>) {
     let (seen, calls) = mpsc::unbounded_channel();
     let service = serve(move |call: Call, mut channel: Box<dyn Channel>| {
-        drop(seen.send(call.rpc));
+        let _ = seen.send(call.rpc);
         async move {
             channel.send(Frame::head_only("served".into())).await?;
             channel.finish().await

@@ -91,7 +91,7 @@ async fn a_renewed_certificate_is_used_without_a_restart() {
     let (seen, mut callers) = mpsc::unbounded_channel();
     let authority = Authority::new();
     let service = serve(move |call: Call, mut channel: Box<dyn Channel>| {
-        drop(seen.send(call.caller));
+        let _ = seen.send(call.caller);
         async move {
             channel.send(Frame::default()).await?;
             channel.finish().await

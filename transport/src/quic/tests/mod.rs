@@ -179,7 +179,7 @@ fn hang(started: tokio::sync::mpsc::UnboundedSender<tokio::sync::oneshot::Sender
         async move {
             let _channel = channel;
             let (alive, mut told) = tokio::sync::oneshot::channel::<()>();
-            drop(started.send(alive));
+            let _ = started.send(alive);
             // Never told anything: only being dropped ends this, which `Sender::closed` shows.
             let _ = (&mut told).await;
             std::future::pending().await

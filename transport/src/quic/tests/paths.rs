@@ -121,7 +121,7 @@ async fn a_restart_is_noticed_at_the_next_packet() {
     a.transport.set_peers(vec![PeerRecord { node: who.node, addresses, intent: NodeIntent::Active }]);
     a.call(who.node, Rpc::DataPing, b"").await.unwrap();
     // Without its runtime it can say nothing, and its sockets are closed.
-    first_life.shutdown_timeout(SECOND);
+    tokio::task::block_in_place(|| first_life.shutdown_timeout(SECOND));
     drop(first);
     let (second_life, second) = tokio::task::block_in_place(|| life(address));
     let begin = Instant::now();
