@@ -94,21 +94,26 @@ async fn carry(carrier: Carrier, mebibytes: usize, certificates: &Arc<Certificat
     }
 }
 
-async fn send(mut stream: impl AsyncWrite + Unpin, mebibytes: usize) -> Result<()> {
+async fn send(mut stream: impl AsyncRead + AsyncWrite + Unpin, mebibytes: usize) -> Result<()> {
     let piece = vec![7; PIECE_BYTES];
     for _ in 0..mebibytes {
         stream.write_all(&piece).await?;
     }
     stream.shutdown().await?;
+    // Until the other end is done: what TLS says of its own accord would be a reset if nobody read it.
+    stream.read_to_end(&mut Vec::new()).await?;
     Ok(())
 }
 
-async fn sink(mut stream: impl AsyncRead + Unpin) -> Result<usize> {
+async fn sink(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<usize> {
     let mut buffer = vec![0; 256 << 10];
     let mut bytes = 0;
     loop {
         match stream.read(&mut buffer).await? {
-            0 => return Ok(bytes),
+            0 => {
+                stream.shutdown().await?;
+                return Ok(bytes);
+            }
             more => bytes += more,
         }
     }
