@@ -6,6 +6,9 @@
 
 mod channel;
 mod error;
+pub mod quic;
+mod retry_budget;
 
 pub use channel::{Call, CallOptions, Caller, Channel, Frame, Service, Transport};
 pub use error::TransportError;
+pub use retry_budget::RetryBudget;
