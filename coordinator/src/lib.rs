@@ -4,6 +4,7 @@
 #![recursion_limit = "256"]
 
 pub mod admin;
+pub mod health;
 pub mod layout;
 pub mod leader;
 pub mod maintenance;
@@ -11,4 +12,5 @@ pub mod membership;
 pub mod metadata;
 pub mod object_path;
 pub mod repair;
+pub mod runtime;
 pub mod s3;
