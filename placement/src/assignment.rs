@@ -87,6 +87,8 @@ pub(crate) struct Assignment {
     /// By PG, then domain: slots whose target or whose present place is in it. While moves last a domain can take that
     /// many.
     anywhere: Vec<u8>,
+    /// By PG: slots whose target is not where they are.
+    moving: Vec<u8>,
     /// By backend: whether what it holds is there (it is not lost).
     is_there: Vec<bool>,
     /// By backend; those that are not active have none.
@@ -113,7 +115,8 @@ impl Assignment {
         let loads = quotas.into_iter().map(|quota| quota.map(load)).collect();
         let cells = pgs.len() * limits.domain_count;
         let (targets, anywhere) = (vec![0; cells], vec![0; cells]);
-        let mut assignment = Self { pgs, limits, tie, targets, anywhere, is_there, loads };
+        let moving = vec![0; pgs.len()];
+        let mut assignment = Self { pgs, limits, tie, targets, anywhere, moving, is_there, loads };
         for pg in 0..assignment.pgs.len() {
             for slot in 0..slot_count {
                 assignment.count_domains(pg, slot, Count::In);
@@ -226,6 +229,36 @@ impl Assignment {
         self.is_free_of(pg, slot, backend) && self.limits.limits.iter().all(is_clear)
     }
 
+    /// Slots of the PG that another backend could have back while their new one takes `slot` instead: (slot to go back,
+    /// backend it goes back to). One slot moves then as before, but another one; the backend of `slot` has one less, the
+    /// one that gets its own back has one more.
+    pub(crate) fn returns(&self, pg: usize, slot: usize) -> impl Iterator<Item = (usize, BackendIndex)> + '_ {
+        let has_any = self.moving[pg] > 0 && !self.moves_anyway(pg, slot);
+        let slots = if has_any { self.pgs[pg].as_slice() } else { &[] };
+        let others = slots.iter().enumerate().filter(move |&(other, _)| other != slot);
+        others.filter(move |&(other, _)| self.can_return(pg, slot, other)).map(|(other, held)| (other, held.committed))
+    }
+
+    /// See [`Assignment::returns`].
+    pub(crate) fn can_return(&self, pg: usize, slot: usize, other: usize) -> bool {
+        let held = self.pgs[pg][other];
+        let is_movable = held.state == SlotState::Placed && held.backend != held.committed && !held.is_turned;
+        let is_same_class = self.tie.as_ref().is_none_or(|tie| tie.class_of[slot] == tie.class_of[other]);
+        let giver = self.pgs[pg][slot].backend;
+        // Both places of the slot that moves count: where its new one and the one that goes back share a domain, that
+        // domain has one more.
+        let is_clear = |limit: &Limit| {
+            let domain = limit.domain_of[held.committed];
+            let grows = domain == limit.domain_of[held.backend] && domain != limit.domain_of[giver];
+            !grows || self.anywhere[pg * self.limits.domain_count + domain] < limit.cap
+        };
+        is_movable
+            && is_same_class
+            && self.loads[held.committed].is_some()
+            && self.is_free_of(pg, slot, held.committed)
+            && self.limits.limits.iter().all(is_clear)
+    }
+
     /// Whether a slot's target or present place is in a domain.
     fn is_somewhere_in(&self, slot: &Slot, limit: &Limit, domain: usize) -> bool {
         limit.domain_of[slot.backend] == domain
@@ -264,6 +297,9 @@ impl Assignment {
             Count::In => *cell += 1,
             Count::Out => *cell -= 1,
         };
+        if backend != committed {
+            change(&mut self.moving[pg]);
+        }
         for limit in &self.limits.limits {
             let (target, present) = (limit.domain_of[backend], limit.domain_of[committed]);
             change(&mut self.targets[row + target]);

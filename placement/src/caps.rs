@@ -112,7 +112,11 @@ pub(crate) fn possible_caps(
         // Nothing is promised but that every shard has a backend of its own.
         let (needed, present) = (scheme.n(), ground.places.len());
         let scenario = Scenario::of(DomainKind::Backend, 1).expect("one backend is a scenario");
-        return Err(Infeasible { scheme, scenario, lack: Lack::Domains { kind: DomainKind::Backend, needed, present } });
+        return Err(Infeasible {
+            scheme,
+            scenario,
+            lack: Lack::Domains { kind: DomainKind::Backend, needed, present },
+        });
     };
     let lack = ground.lack(&scenario);
     Err(Infeasible { scheme, scenario, lack })
@@ -258,7 +262,8 @@ impl Ground<'_> {
         let mut fits = most_slots(&self.places, &loosest, n);
         if fits >= n {
             // Each kind has room if it may take all that the others leave; all at once they do not.
-            let evened: BTreeMap<DomainKind, usize> = kinds.iter().map(|&(kind, _)| (kind, (losses / takes).max(1))).collect();
+            let evened: BTreeMap<DomainKind, usize> =
+                kinds.iter().map(|&(kind, _)| (kind, (losses / takes).max(1))).collect();
             fits = most_slots(&self.places, &evened, n).min(n - 1);
         }
         Lack::Room { fits, needed: n }
@@ -268,9 +273,11 @@ impl Ground<'_> {
 /// Whether a tied code survives a scenario in a PG laid out as the caps have it: `inner` slots to each narrower domain.
 /// The largest combinations are asked about on one such PG; the proof asks about every PG there is.
 fn tied_survives(code: &Code, scenario: &Scenario, tie: DomainKind, inner: usize) -> bool {
-    let narrow: usize = scenario.counts().filter(|(kind, _)| *kind < tie).map(|(kind, count)| {
-        if kind == DomainKind::Backend { count } else { count * inner }
-    }).sum();
+    let narrow: usize = scenario
+        .counts()
+        .filter(|(kind, _)| *kind < tie)
+        .map(|(kind, count)| if kind == DomainKind::Backend { count } else { count * inner })
+        .sum();
     let wide = scenario.count(tie);
     if wide >= code.regions() {
         return false;
@@ -286,7 +293,8 @@ pub(crate) fn losses_beyond(code: &Code, regions: usize) -> Option<usize> {
     let mut beyond = None;
     for more in 0..=3 {
         let survives = subsets(code.regions(), regions).iter().all(|gone| {
-            let lost = gone.iter().fold(holdfast_codec::SlotSet::new(), |lost, &region| lost.union(&code.slots_in(region)));
+            let lost =
+                gone.iter().fold(holdfast_codec::SlotSet::new(), |lost, &region| lost.union(&code.slots_in(region)));
             let left: Vec<usize> = all.difference(&lost).iter().collect();
             subsets(left.len(), more).iter().all(|set| {
                 let further: holdfast_codec::SlotSet = set.iter().map(|&index| left[index]).collect();
@@ -367,20 +375,37 @@ mod tests {
         let check = |scheme: &str, promise: &str, topology: &Topology, expected: &str| {
             let found = feasible_caps(scheme.parse().unwrap(), &promise.parse().unwrap(), topology);
             let found = match found {
-                Ok(caps) => caps.by_kind.iter().map(|(kind, cap)| format!("{kind}<={cap}")).collect::<Vec<_>>().join(" "),
+                Ok(caps) => {
+                    caps.by_kind.iter().map(|(kind, cap)| format!("{kind}<={cap}")).collect::<Vec<_>>().join(" ")
+                }
                 Err(error) => error.to_string(),
             };
             assert_eq!(found, expected, "{scheme}, {promise}");
         };
         check("4+2", "backend:2", &site(1, 1, 6), "backend<=1");
-        check("4+2", "backend:2", &site(1, 1, 5), "RS(4,2) cannot promise backend:2 here: needs 6 backends, there are 5");
-        check("4+2", "backend:3", &site(1, 1, 9), "RS(4,2) cannot promise backend:3 here: it survives any 2 lost shards, the scenario takes at least 3");
+        check(
+            "4+2",
+            "backend:2",
+            &site(1, 1, 5),
+            "RS(4,2) cannot promise backend:2 here: needs 6 backends, there are 5",
+        );
+        check(
+            "4+2",
+            "backend:3",
+            &site(1, 1, 9),
+            "RS(4,2) cannot promise backend:3 here: it survives any 2 lost shards, the scenario takes at least 3",
+        );
         check("4+2", "node:1", &site(1, 3, 2), "backend<=1 node<=2");
         check("4+2", "node:2", &site(1, 6, 2), "backend<=1 node<=1");
         check("4+2", "node:1", &site(1, 2, 6), "RS(4,2) cannot promise node:1 here: needs 3 nodes, there are 2");
         check("4+2", "zone:1", &site(2, 4, 2), "RS(4,2) cannot promise zone:1 here: needs 3 zones, there are 2");
         check("4+2", "zone:1, node:2", &site(3, 4, 1), "backend<=1 node<=1 zone<=2");
-        check("4+2", "zone:1+node:1", &site(3, 4, 1), "RS(4,2) cannot promise zone:1+node:1 here: needs 6 zones, there are 3");
+        check(
+            "4+2",
+            "zone:1+node:1",
+            &site(3, 4, 1),
+            "RS(4,2) cannot promise zone:1+node:1 here: needs 6 zones, there are 3",
+        );
         check("7+5", "zone:1+node:1", &site(3, 4, 1), "backend<=1 node<=1 zone<=4");
         check("2+1", "zone:1", &site(3, 1, 1), "backend<=1 zone<=1");
         check("6+6", "zone:1+node:1", &site(3, 3, 2), "backend<=1 node<=2 zone<=4");
@@ -390,7 +415,12 @@ mod tests {
         let mut places: Vec<BackendPlace> = site(3, 4, 1).places().cloned().collect();
         places.truncate(9);
         let uneven = Topology::new(places).unwrap();
-        check("4+2", "zone:1", &uneven, "RS(4,2) cannot promise zone:1 here: only 5 of 6 shards find a place: some domains have too few backends");
+        check(
+            "4+2",
+            "zone:1",
+            &uneven,
+            "RS(4,2) cannot promise zone:1 here: only 5 of 6 shards find a place: some domains have too few backends",
+        );
     }
 
     #[test]

@@ -145,12 +145,21 @@ mod tests {
             for (repair_hours, expected) in [156.0, 24.0, 2.0].into_iter().zip(expected) {
                 let hazards = Hazards { repair_hours, ..Hazards::default() };
                 let found = nines(hazards.losses_per_year(&spread(k, m, 3)));
-                assert!((found - expected).abs() < 0.15, "{k}+{m} in {repair_hours} h: {found:.2}, {expected} expected");
+                assert!(
+                    (found - expected).abs() < 0.15,
+                    "{k}+{m} in {repair_hours} h: {found:.2}, {expected} expected"
+                );
             }
         }
-        for (k, m, regions, expected) in
-            [(4, 2, 3, 5.4), (6, 3, 3, 5.3), (8, 4, 3, 5.1), (8, 7, 3, 12.3), (6, 6, 3, 12.6), (9, 6, 5, 15.7), (1, 2, 3, 9.9)]
-        {
+        for (k, m, regions, expected) in [
+            (4, 2, 3, 5.4),
+            (6, 3, 3, 5.3),
+            (8, 4, 3, 5.1),
+            (8, 7, 3, 12.3),
+            (6, 6, 3, 12.6),
+            (9, 6, 5, 15.7),
+            (1, 2, 3, 9.9),
+        ] {
             let found = nines(Hazards::default().losses_per_year_with_regions(&spread(k, m, regions)));
             assert!((found - expected).abs() < 0.15, "{k}+{m} over {regions}: {found:.2}, {expected} expected");
         }

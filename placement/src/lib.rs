@@ -19,6 +19,7 @@ mod flow;
 mod loss_case;
 mod mix;
 mod movement;
+mod planner;
 mod proof;
 mod rebalance;
 mod scenario;
@@ -29,6 +30,8 @@ mod table;
 mod topology;
 
 #[cfg(test)]
+mod cluster_tests;
+#[cfg(test)]
 mod tests;
 
 pub use candidate::{Candidate, CandidateRole};
@@ -38,6 +41,7 @@ pub use durability::{Hazards, Spread, nines};
 pub use error::PlacementError;
 pub use loss_case::PgSide;
 pub use movement::{LinkLoad, MoveSummary, ScenarioSteps, summarize_moves};
+pub use planner::{PlannerLimits, PolicyPlan, SchemeOffer, plan_policy, strongest_promise};
 pub use proof::{Counterexample, Proof, prove, prove_layout, prove_targets};
 pub use scenario::{KINDS_MAX, Promise, SCENARIOS_MAX, Scenario, ScenarioError};
 pub use solver::{LayoutPlan, plan_layout, plan_table, slots_changed};

@@ -150,7 +150,8 @@ impl<'a> Judge<'a> {
 
     /// Whether even the fullest domains of each kind together cannot take more than m slots from an MDS code.
     fn is_bounded(&self, case: &Case) -> bool {
-        let most: usize = case.kinds.iter().map(|kind| kind.fullest().map(|(_, slots)| slots.len()).sum::<usize>()).sum();
+        let most: usize =
+            case.kinds.iter().map(|kind| kind.fullest().map(|(_, slots)| slots.len()).sum::<usize>()).sum();
         self.codec.scheme().is_mds() && most + case.gone.len() <= self.codec.scheme().m()
     }
 
@@ -163,7 +164,8 @@ impl<'a> Judge<'a> {
         if self.is_bounded(case) {
             return Verdict::Survives { loss_sets: 1, is_exhaustive: false };
         }
-        let fullest = case.kinds.iter().flat_map(|kind| kind.fullest().map(|(number, slots)| (kind.kind, *number, slots)));
+        let fullest =
+            case.kinds.iter().flat_map(|kind| kind.fullest().map(|(number, slots)| (kind.kind, *number, slots)));
         let fullest: Vec<(DomainKind, usize, &SlotSet)> = fullest.collect();
         let lost = fullest.iter().fold(case.gone, |lost, (_, _, slots)| lost.union(slots));
         let left = self.slots().difference(&lost);
@@ -178,7 +180,8 @@ impl<'a> Judge<'a> {
     pub(crate) fn key(&self, case: &Case) -> Vec<SlotSet> {
         let canonical = if self.codec.scheme().is_mds() && case.gone.is_empty() { case.canonical() } else { None };
         canonical.unwrap_or_else(|| {
-            let sets = |kind: &Kind| kind.domains.iter().map(|(_, slots)| *slots).chain([SlotSet::new()]).collect::<Vec<_>>();
+            let sets =
+                |kind: &Kind| kind.domains.iter().map(|(_, slots)| *slots).chain([SlotSet::new()]).collect::<Vec<_>>();
             [case.gone].into_iter().chain(case.kinds.iter().flat_map(sets)).collect()
         })
     }
@@ -234,7 +237,8 @@ impl Case {
         };
         sizes.sort_unstable();
         // Sets stand for sizes here: the first so many slots. The mark in front is what no set of lost slots can be.
-        let sets = |sizes: Vec<usize>| sizes.into_iter().map(SlotSet::first).chain([SlotSet::new()]).collect::<Vec<_>>();
+        let sets =
+            |sizes: Vec<usize>| sizes.into_iter().map(SlotSet::first).chain([SlotSet::new()]).collect::<Vec<_>>();
         Some([SlotSet::first(SLOTS_MAX)].into_iter().chain(sizes.into_iter().flat_map(sets)).collect())
     }
 }

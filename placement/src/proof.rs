@@ -133,7 +133,8 @@ pub fn prove(table: &PgTable, n: usize, m: usize) -> Result<Proof, Counterexampl
 
 /// The backends a table names, of which nothing else is known.
 pub(crate) fn topology_of(table: &PgTable) -> Topology {
-    let ids: BTreeSet<BackendId> = table.pgs.iter().flat_map(|pg| pg.committed.iter().chain(&pg.target)).copied().collect();
+    let ids: BTreeSet<BackendId> =
+        table.pgs.iter().flat_map(|pg| pg.committed.iter().chain(&pg.target)).copied().collect();
     let candidate = |id| Candidate { id, weight_bytes: 0, role: CandidateRole::Active };
     // Ids of a set are distinct, and one place has no nesting to be wrong. More backends than a topology may have
     // count each as a domain of its own, as they do in it.
@@ -270,7 +271,8 @@ fn hash(table: &PgTable, promise: &Promise, topology: &Topology) -> String {
         hasher.update(&id.0);
         for kind in promise.kinds() {
             // Backends are known by their ids; a new name is no new place.
-            let domain = topology.place(id).filter(|_| kind != crate::DomainKind::Backend).map(|place| place.domain(kind));
+            let domain =
+                topology.place(id).filter(|_| kind != crate::DomainKind::Backend).map(|place| place.domain(kind));
             hasher.update(format!("{kind}={:?}\n", domain.map(|domain| domain.name)).as_bytes());
         }
     }
@@ -344,7 +346,8 @@ mod tests {
         // Three zones of two nodes of one backend each.
         let topology = Topology::new((1..=6).map(|n| place(n, &format!("n{n}"), &format!("z{}", n % 3), "r"))).unwrap();
         let ids: Vec<BackendId> = topology.places().map(|place| place.id).collect();
-        let of = |scheme| PgTable { epoch: Epoch(1), scheme, pgs: vec![Pg { committed: ids.clone(), target: ids.clone() }] };
+        let of =
+            |scheme| PgTable { epoch: Epoch(1), scheme, pgs: vec![Pg { committed: ids.clone(), target: ids.clone() }] };
         let holds = |scheme, promise: &str| prove_layout(&of(scheme), &promise.parse().unwrap(), &topology);
         assert!(holds(RS_4_2, "zone:1").is_ok());
         assert!(holds(RS_4_2, "zone:1, node:2").is_ok());
@@ -361,7 +364,8 @@ mod tests {
     fn a_record_belongs_to_its_targets_promise_and_places() {
         let topology = Topology::new((1..=6).map(|n| place(n, &format!("n{n}"), "z", "r"))).unwrap();
         let ids: Vec<BackendId> = topology.places().map(|place| place.id).collect();
-        let mut layout = PgTable { epoch: Epoch(1), scheme: RS_4_2, pgs: vec![Pg { committed: ids.clone(), target: ids }] };
+        let mut layout =
+            PgTable { epoch: Epoch(1), scheme: RS_4_2, pgs: vec![Pg { committed: ids.clone(), target: ids }] };
         let promise: Promise = "node:2".parse().unwrap();
         let proof = prove_targets(&layout, &promise, &topology).unwrap();
         layout.epoch = Epoch(9);

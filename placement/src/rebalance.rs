@@ -17,7 +17,24 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 /// A change of hands: in this PG, this backend gives its slot to the next one of the chain.
-type Step = (usize, BackendIndex);
+#[derive(Clone, Copy)]
+struct Step {
+    pg: usize,
+    giver: BackendIndex,
+    how: How,
+}
+
+/// What a change of hands costs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// One move.
+    Moves,
+    /// Nothing: the slot moves in this plan anyway.
+    MovesAnyway,
+    /// Nothing: the next one has this slot back, which it was to lose in this plan, and the backend that was to have it
+    /// takes the giver's. (The backward edge of a flow: a move is taken back, and another made.)
+    Returns(usize),
+}
 
 /// Gives every slot without a home a backend, if there is any that can take it.
 pub(crate) fn house_the_homeless(assignment: &mut Assignment) {
@@ -144,8 +161,8 @@ fn move_by_chain(assignment: &mut Assignment, giver: BackendIndex) -> bool {
     if chain.steps.is_empty() || follow(assignment, &chain).is_none() {
         return false;
     }
-    // The same way again while it lasts; but where a step was free that time, another way may be cheaper next time.
-    while !chain.has_free_steps && assignment.excess(giver) > 0 && assignment.has_room(chain.end) {
+    // The same way again while it lasts at the same price.
+    while assignment.excess(giver) > 0 && assignment.has_room(chain.end) {
         if follow(assignment, &chain).is_none() {
             break;
         }
@@ -158,13 +175,11 @@ fn move_by_chain(assignment: &mut Assignment, giver: BackendIndex) -> bool {
 struct Chain {
     steps: Vec<Step>,
     end: BackendIndex,
-    /// Whether a step costs nothing because its slot moves in this plan anyway.
-    has_free_steps: bool,
 }
 
 impl Chain {
     fn head(&self) -> BackendIndex {
-        self.steps.first().map_or(self.end, |&(_, backend)| backend)
+        self.steps.first().map_or(self.end, |step| step.giver)
     }
 }
 
@@ -194,9 +209,21 @@ fn cheapest_chain(assignment: &Assignment, first: &[BackendIndex]) -> Option<Cha
             let mut is_any_open = false;
             for &taker in &open {
                 if reached[taker].cost > next_cost && assignment.is_clear_of(pg, slot, taker) {
-                    reached[taker] = Reached { cost: next_cost, by: Some((pg, giver)), is_free, is_settled: false };
-                    if is_free { queue.push_front((next_cost, taker)) } else { queue.push_back((next_cost, taker)) }
+                    let how = if is_free { How::MovesAnyway } else { How::Moves };
+                    reached[taker] = Reached { cost: next_cost, by: Some(Step { pg, giver, how }), is_settled: false };
+                    if is_free {
+                        queue.push_front((next_cost, taker))
+                    } else {
+                        queue.push_back((next_cost, taker))
+                    }
                     is_any_open = true;
+                }
+            }
+            for (other, taker) in assignment.returns(pg, slot) {
+                if reached[taker].cost > cost {
+                    let how = How::Returns(other);
+                    reached[taker] = Reached { cost, by: Some(Step { pg, giver, how }), is_settled: false };
+                    queue.push_front((cost, taker));
                 }
             }
             if is_any_open && is_free {
@@ -212,24 +239,22 @@ fn cheapest_chain(assignment: &Assignment, first: &[BackendIndex]) -> Option<Cha
 struct Reached {
     cost: usize,
     by: Option<Step>,
-    is_free: bool,
     is_settled: bool,
 }
 
 impl Default for Reached {
     fn default() -> Self {
-        Self { cost: usize::MAX, by: None, is_free: false, is_settled: false }
+        Self { cost: usize::MAX, by: None, is_settled: false }
     }
 }
 
 /// The chain that leads to `end`.
 fn chain_to(reached: &[Reached], end: BackendIndex) -> Chain {
-    let mut chain = Chain { steps: Vec::new(), end, has_free_steps: false };
+    let mut chain = Chain { steps: Vec::new(), end };
     let mut at = end;
-    while let Some((pg, giver)) = reached[at].by {
-        chain.steps.push((pg, giver));
-        chain.has_free_steps |= reached[at].is_free;
-        at = giver;
+    while let Some(step) = reached[at].by {
+        chain.steps.push(step);
+        at = step.giver;
     }
     chain.steps.reverse();
     chain
@@ -245,24 +270,64 @@ fn follow(assignment: &mut Assignment, chain: &Chain) -> Option<Vec<Done>> {
     let mut done: Vec<Done> = Vec::new();
     assignment.make_room(chain.end);
     let mut taker = chain.end;
-    for &(pg, giver) in chain.steps.iter().rev() {
-        let as_planned = assignment.movable_slot(pg, giver).map(|slot| (pg, slot));
-        let as_planned = as_planned.filter(|&(pg, slot)| assignment.is_clear_of(pg, slot, taker));
-        let Some((pg, slot)) = as_planned.or_else(|| some_pg(assignment, giver, taker)) else {
+    for step in chain.steps.iter().rev() {
+        if !take_step(assignment, step, taker, &mut done) {
             undo(assignment, &done);
             return None;
-        };
-        done.push((pg, slot, giver));
-        assignment.give(pg, slot, taker);
-        taker = giver;
+        }
+        taker = step.giver;
     }
     Some(done)
 }
 
-/// A PG in which one can give its slot to the other: of those the one whose slot the taker has least of.
-fn some_pg(assignment: &Assignment, giver: BackendIndex, taker: BackendIndex) -> Option<(usize, usize)> {
-    let eligible = assignment.movable(giver).filter(|&(pg, slot)| assignment.is_clear_of(pg, slot, taker));
+/// Has the giver of a step give its slot to the taker, in the step's PG or in another where it costs no more; false,
+/// and nothing changed, if there is none.
+fn take_step(assignment: &mut Assignment, step: &Step, taker: BackendIndex, done: &mut Vec<Done>) -> bool {
+    let Step { pg, giver, how } = *step;
+    let as_planned = assignment.movable_slot(pg, giver).map(|slot| (pg, slot));
+    if let How::Returns(other) = how {
+        let holds = |&(pg, slot): &(usize, usize)| is_return(assignment, (pg, slot), other, taker);
+        let as_planned = as_planned.filter(holds).map(|(pg, slot)| (pg, slot, other));
+        let Some((pg, slot, other)) = as_planned.or_else(|| some_return(assignment, giver, taker)) else {
+            return false;
+        };
+        let newcomer = assignment.pgs()[pg][other].backend;
+        done.push((pg, other, newcomer));
+        assignment.give(pg, other, taker);
+        done.push((pg, slot, giver));
+        assignment.give(pg, slot, newcomer);
+        return true;
+    }
+    let as_planned = as_planned.filter(|&(pg, slot)| assignment.is_clear_of(pg, slot, taker));
+    let Some((pg, slot)) = as_planned.or_else(|| some_pg(assignment, giver, taker, how)) else { return false };
+    done.push((pg, slot, giver));
+    assignment.give(pg, slot, taker);
+    true
+}
+
+/// Whether the taker can have slot `other` of a PG back in exchange for this one.
+fn is_return(assignment: &Assignment, (pg, slot): (usize, usize), other: usize, taker: BackendIndex) -> bool {
+    !assignment.moves_anyway(pg, slot)
+        && assignment.pgs()[pg][other].committed == taker
+        && assignment.can_return(pg, slot, other)
+}
+
+/// A PG in which one can give its slot to the other, at no more than the price of `how`: of those the one whose slot
+/// the taker has least of.
+fn some_pg(assignment: &Assignment, giver: BackendIndex, taker: BackendIndex, how: How) -> Option<(usize, usize)> {
+    let eligible = assignment
+        .movable(giver)
+        .filter(|&(pg, slot)| how == How::Moves || assignment.moves_anyway(pg, slot))
+        .filter(|&(pg, slot)| assignment.is_clear_of(pg, slot, taker));
     eligible.min_by_key(|&(pg, slot)| (assignment.held_in_slot(taker, slot), mix2(pg, taker)))
+}
+
+/// A PG in which the taker can have a slot back in exchange for the giver's: (PG, the giver's slot, the one to go back).
+fn some_return(assignment: &Assignment, giver: BackendIndex, taker: BackendIndex) -> Option<(usize, usize, usize)> {
+    assignment.movable(giver).find_map(|(pg, slot)| {
+        let mut back = assignment.returns(pg, slot).filter(|&(_, owner)| owner == taker);
+        back.next().map(|(other, _)| (pg, slot, other))
+    })
 }
 
 fn undo(assignment: &mut Assignment, done: &[Done]) {

@@ -242,7 +242,7 @@ mod tests {
             ("node", "write KIND:COUNT"),
             ("nodes:1", "did you mean node?"),
             ("node:0", "a number from 1 to 255"),
-            ("node:+1", "write KIND:COUNT"),
+            ("node:+1", "a number from 1 to 255"),
             ("node:256", "a number from 1 to 255"),
             ("node:-1", "a number from 1 to 255"),
             ("node:1+node:1", "write node:2"),

@@ -43,7 +43,8 @@ impl Setting {
             kinds.push(division.kind);
         }
         let tie = caps.tie.map(|kind| tie(kind, caps, scheme, topology, census, pgs));
-        let mut setting = Self { limits, tie, active, groups: Vec::new(), most: Vec::new(), slots: pgs.len() * scheme.n() };
+        let mut setting =
+            Self { limits, tie, active, groups: Vec::new(), most: Vec::new(), slots: pgs.len() * scheme.n() };
         setting.most = setting.active.iter().map(|&backend| setting.blocks(backend, pgs.len())).collect();
         setting.groups = setting.groups_of(&kinds, caps.tie, pgs.len());
         setting
@@ -125,9 +126,7 @@ impl Setting {
         let mut found = Vec::new();
         for (slot, &backend) in slots.iter().enumerate() {
             let away = self.tie.as_ref().is_some_and(|tie| tie.domain_of[backend] != tie.homes[pg][tie.class_of[slot]]);
-            let is_over = |limit: &Limit| {
-                counts.get(&limit.domain_of[backend]).copied().unwrap_or(0u8) >= limit.cap
-            };
+            let is_over = |limit: &Limit| counts.get(&limit.domain_of[backend]).copied().unwrap_or(0u8) >= limit.cap;
             if away || self.limits.limits.iter().any(is_over) {
                 found.push(slot);
                 continue;
@@ -167,7 +166,8 @@ pub(crate) fn roomy_domains(
             places.entry(domain_of[backend]).or_default().push(place);
         }
     }
-    let within: BTreeMap<DomainKind, usize> = caps.by_kind.iter().filter(|(k, _)| **k <= kind).map(|(k, c)| (*k, *c)).collect();
+    let within: BTreeMap<DomainKind, usize> =
+        caps.by_kind.iter().filter(|(k, _)| **k <= kind).map(|(k, c)| (*k, *c)).collect();
     let has_room = |places: &[&crate::topology::BackendPlace]| crate::flow::most_slots(places, &within, width) >= width;
     places.into_iter().filter(|(_, places)| has_room(places)).map(|(domain, _)| domain).collect()
 }

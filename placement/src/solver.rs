@@ -176,9 +176,8 @@ fn best_setting(task: &Task<'_>, targets: &[Vec<usize>]) -> Result<(Caps, Settin
         Err(refused) => {
             // Slots of lost backends may stay where they are until there is a spare; so those count as places.
             let lost = lost_in_table(table, census);
-            let is_place = |place: &crate::topology::BackendPlace| {
-                place.role == CandidateRole::Active || lost.contains(&place.id)
-            };
+            let is_place =
+                |place: &crate::topology::BackendPlace| place.role == CandidateRole::Active || lost.contains(&place.id);
             let unknown = lost.iter().filter(|id| topology.place(**id).is_none()).count();
             match possible_caps(*scheme, promise, topology, &is_place) {
                 Ok(possible) => possible,

@@ -72,7 +72,8 @@ pub fn safe_to_stop(
     }
     let mut examiner = Examiner::new(table, topology)?;
     let judged = promise.scenarios().iter().map(|scenario| {
-        let broken = numbered(table).find_map(|(id, pg)| examiner.check(id, pg, PgSide::Moving, scenario, &absent).err());
+        let broken =
+            numbered(table).find_map(|(id, pg)| examiner.check(id, pg, PgSide::Moving, scenario, &absent).err());
         (scenario.clone(), broken)
     });
     let scenarios = judged.collect();
@@ -100,7 +101,11 @@ mod tests {
             let found = safe_to_stop(&table, &promise, &topology, &domains).unwrap();
             let kept = found.scenarios.iter().filter(|(_, broken)| broken.is_none()).map(|(s, _)| s.to_string());
             let kept = kept.collect::<Vec<_>>().join(", ");
-            assert_eq!((found.unreadable_pgs == 0, found.unwritable_pgs == 0, kept.as_str()), (readable, writable, holds), "{stopped:?}");
+            assert_eq!(
+                (found.unreadable_pgs == 0, found.unwritable_pgs == 0, kept.as_str()),
+                (readable, writable, holds),
+                "{stopped:?}"
+            );
         };
         check(&[], true, true, "node:2, zone:1");
         check(&[(DomainKind::Node, "n1")], true, true, "");

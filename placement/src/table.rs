@@ -99,7 +99,8 @@ pub fn initial_layout(
 
 /// Orders the slots of each PG evenly, and makes its targets what it is.
 fn settle_slots(table: &mut PgTable, classes: &[usize]) {
-    let ids: Vec<BackendId> = table.pgs.iter().flat_map(|pg| pg.target.iter().copied()).collect::<BTreeSet<_>>().into_iter().collect();
+    let ids: Vec<BackendId> =
+        table.pgs.iter().flat_map(|pg| pg.target.iter().copied()).collect::<BTreeSet<_>>().into_iter().collect();
     let index: BTreeMap<BackendId, usize> = ids.iter().enumerate().map(|(index, id)| (*id, index)).collect();
     let mut pgs: Vec<Vec<usize>> = table.pgs.iter().map(|pg| pg.target.iter().map(|id| index[id]).collect()).collect();
     even_slots(&mut pgs, ids.len(), classes);
@@ -131,7 +132,9 @@ fn seats(caps: &Caps, scheme: Scheme, topology: &Topology, census: &Census, pg_c
     let domain_of = census.division(topology, kind).domain_of;
     let roomy = roomy_domains(kind, caps, &code, topology, census, &domain_of);
     let active = || census.with_role(CandidateRole::Active);
-    let weight = |domain: usize| active().filter(|&b| domain_of[b] == domain).map(|b| census.weights[b]).fold(0, u64::saturating_add);
+    let weight = |domain: usize| {
+        active().filter(|&b| domain_of[b] == domain).map(|b| census.weights[b]).fold(0, u64::saturating_add)
+    };
     let shares: Vec<Share> =
         roomy.iter().map(|&domain| Share { weight: weight(domain), held: 0, most: pg_count }).collect();
     let blocks = quotas(&Demand { slots: pg_count * code.regions(), shares: &shares, groups: &[] as &[Group] });
@@ -167,7 +170,13 @@ fn by_place(topology: &Topology, census: &Census) -> Vec<usize> {
 /// Deals each backend's quota out over consecutive PGs (of a tie: over those with a class at home in its domain), round
 /// and round. No quota is above the number of PGs, so none meets a PG twice; and as the backends of a domain stand
 /// together, none meets a domain more often than its cap. (McNaughton's wrap-around rule, 1959.)
-fn deal(quotas: &[Option<Quota>], order: &[usize], setting: &Setting, slot_count: usize, pg_count: usize) -> Vec<Vec<usize>> {
+fn deal(
+    quotas: &[Option<Quota>],
+    order: &[usize],
+    setting: &Setting,
+    slot_count: usize,
+    pg_count: usize,
+) -> Vec<Vec<usize>> {
     // (PG, its slots) by home; one home for all without a tie.
     let mut blocks: BTreeMap<usize, Vec<(usize, Vec<usize>)>> = BTreeMap::new();
     for pg in 0..pg_count {
@@ -210,7 +219,8 @@ fn exchange(pgs: &mut [Vec<usize>], setting: &Setting, classes: &[usize]) {
         let may_take = |pg: &[usize], slot: usize, taker: usize| {
             setting.limits.limits.iter().all(|limit| {
                 let domain = limit.domain_of[taker];
-                let others = pg.iter().enumerate().filter(|&(other, &held)| other != slot && limit.domain_of[held] == domain);
+                let others =
+                    pg.iter().enumerate().filter(|&(other, &held)| other != slot && limit.domain_of[held] == domain);
                 others.count() < usize::from(limit.cap)
             })
         };
