@@ -11,6 +11,7 @@ pub mod maintenance;
 pub mod membership;
 pub mod metadata;
 pub mod object_path;
+pub mod peers;
 pub mod repair;
 pub mod runtime;
 pub mod s3;
