@@ -164,7 +164,7 @@ impl ClusterAuthority {
     }
 
     /// Makes a certificate that says its holder is `identity`, in DER. Valid from a little before `now_ms` for
-    /// `NODE_DAYS`, or until the CA ends. The same arguments give the same bytes.
+    /// `NODE_DAYS`, or until the CA ends; refused after that. The same arguments give the same bytes.
     pub fn sign(
         &self,
         request: &CertificateRequest,
@@ -173,6 +173,9 @@ impl ClusterAuthority {
     ) -> Result<CertificateDer<'static>, TrustError> {
         if identity.cluster != self.cluster {
             return Err(TrustError::ForeignCluster { expected: self.cluster, found: identity.cluster });
+        }
+        if now_ms >= self.validity.not_after_ms {
+            return Err(TrustError::malformed("time", "after the end of the CA"));
         }
         let uri = identity_uri(identity)?;
         let name = node_name(identity.cluster, identity.node);
@@ -305,7 +308,12 @@ mod tests {
         for refused in [foreign, unplaced] {
             assert!(authority.sign(&request(), &refused, NOW).is_err(), "{refused:?}");
         }
-        assert!(authority.sign(&request(), &identity(), u64::MAX).is_ok(), "ends with the CA");
+        let end = authority.validity().not_after_ms;
+        let last = authority.sign(&request(), &identity(), end - 1).unwrap();
+        assert_eq!(Validity::of(&last).unwrap().not_after_ms, end, "ends with the CA");
+        for late in [end, u64::MAX] {
+            assert!(authority.sign(&request(), &identity(), late).is_err());
+        }
         assert!(ClusterAuthority::create(CLUSTER, &[1; 32], u64::MAX).is_err());
         assert!(identity_of(authority.certificate_der()).is_err(), "a CA is no node");
     }

@@ -231,13 +231,13 @@ pub fn redeem(
         return Err(TokenRefusal::Expired);
     }
     let TokenScope { roles, region, zone } = &record.scope;
-    if !roles.is_none_or(|allowed| asked.roles.within(allowed)) {
+    if roles.is_some_and(|allowed| !asked.roles.within(allowed)) {
         return Err(TokenRefusal::Role);
     }
-    if !region.as_ref().is_none_or(|allowed| *allowed == asked.region) {
+    if region.as_ref().is_some_and(|allowed| *allowed != asked.region) {
         return Err(TokenRefusal::Region);
     }
-    if !zone.as_ref().is_none_or(|allowed| *allowed == asked.zone) {
+    if zone.as_ref().is_some_and(|allowed| *allowed != asked.zone) {
         return Err(TokenRefusal::Zone);
     }
     Ok(Redemption::Fresh)

@@ -219,6 +219,32 @@ mod tests {
         }
     }
 
+    /// The message's bytes as docs/formats.md gives them; a mismatch is version 2.
+    #[test]
+    fn version_1_is_still_what_is_written() {
+        let body = [
+            "0a0d31302e302e302e313a37303033",
+            "0a0e5b666430303a3a315d3a37303033",
+            &format!("1220{}", "01".repeat(32)),
+            &format!("1a10{}", "02".repeat(16)),
+            &format!("2210{}", "03".repeat(16)),
+            &format!("2a20{}", "04".repeat(32)),
+            "3080bcd9f29e34",
+        ];
+        let mut bytes = hex::decode(body.concat()).unwrap();
+        let sum = blake3::hash(&bytes);
+        bytes.extend_from_slice(&sum.as_bytes()[..4]);
+        let token = JoinToken {
+            addresses: vec!["10.0.0.1:7003".parse().unwrap(), "[fd00::1]:7003".parse().unwrap()],
+            root: RootPin([1; 32]),
+            cluster: ClusterId([2; 16]),
+            id: TokenId([3; 16]),
+            secret: TokenSecret([4; 32]),
+            expires_ms: 1_795_000_000_000,
+        };
+        assert_eq!(token.reveal().unwrap(), format!("holdfast-join-1.{}", URL_SAFE_NO_PAD.encode(bytes)));
+    }
+
     #[test]
     fn one_line_per_refusal() {
         let good = Body {

@@ -21,5 +21,5 @@ pub use authority::{Authority, Founder, NewToken, create_token, ensure_authority
 pub use client::{Announcement, JoinOptions, Joined, StrangerDial, announce, fetch_cluster_map, join, renew};
 pub use error::MembershipError;
 pub use nodes::{NodeRefusal, removed_nodes, set_intent};
-pub use renewals::Renewals;
+pub use renewals::{KeepCredentials, Renewals};
 pub use service::MembershipService;

@@ -15,6 +15,9 @@ const SLEEP_MAX: Duration = Duration::from_secs(3600);
 /// And not more often than this.
 const SLEEP_MIN: Duration = Duration::from_secs(1);
 
+/// Keeps credentials durably.
+pub type KeepCredentials = dyn Fn(&NodeCredentials) -> std::io::Result<()> + Send + Sync;
+
 /// What renewing one node's certificate needs.
 pub struct Renewals {
     /// Exchanged when a new certificate has come.
@@ -24,7 +27,7 @@ pub struct Renewals {
     /// Whom to ask, in order; asked for each time. The node's own number is fine: a coordinator asks itself.
     pub coordinators: Box<dyn Fn() -> Vec<NodeId> + Send + Sync>,
     /// Keeps the credentials durably, before they are used. A failure counts as a failed renewal.
-    pub keep: Box<dyn Fn(&NodeCredentials) -> std::io::Result<()> + Send + Sync>,
+    pub keep: Box<KeepCredentials>,
     /// The time.
     pub clock: UnixClock,
     /// Spreads the renewals of different nodes.

@@ -52,7 +52,7 @@ impl<V: KvView> Apply<'_, V> {
     }
 
     pub(super) fn token_create(&mut self, row: &TokenRow) -> Step<Reply> {
-        let record = record_of(row).map_err(|reason| invalid(reason))?;
+        let record = record_of(row).map_err(invalid)?;
         record.check().map_err(|e| invalid(e.to_string()))?;
         if record.used_by.is_some() {
             return Err(invalid("a token that is used before it is made"));
