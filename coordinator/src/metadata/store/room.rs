@@ -83,7 +83,11 @@ fn adds(kind: &Kind) -> bool {
         | Kind::UploadAbort(_)
         | Kind::GarbageDone(_)
         | Kind::SegmentDurable(_)
-        | Kind::RangeFence(_) => false,
+        | Kind::RangeFence(_)
+        | Kind::RangeSplit(_)
+        | Kind::SplitBegin(_)
+        | Kind::SplitEnd(_)
+        | Kind::RangeMembers(_) => false,
     }
 }
 
