@@ -4,9 +4,11 @@
 #![recursion_limit = "256"]
 
 pub mod admin;
+pub mod health;
 pub mod layout;
 pub mod maintenance;
 pub mod metadata;
 pub mod object_path;
 pub mod repair;
+pub mod runtime;
 pub mod s3;

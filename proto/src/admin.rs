@@ -254,6 +254,10 @@ pub struct BackendAdd {
     /// Name; chosen when absent.
     #[serde(default)]
     pub name: Option<String>,
+    /// The node it is on, by name or number; may be absent where there is one node. (Of a replacement: the node of the
+    /// backend replaced.)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// Every failed call answers this, with the HTTP status of its kind.

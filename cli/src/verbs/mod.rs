@@ -56,7 +56,7 @@ impl Context {
                 return Ok(Exit::Ok);
             }
             BackendVerb::Add { location, name } => {
-                self.client.backend_add(&BackendAdd { location: absolute(&location)?, name }).await?
+                self.client.backend_add(&BackendAdd { location: absolute(&location)?, name, node: None }).await?
             }
             BackendVerb::Drain { backend } => self.client.backend_drain(&backend).await?,
             BackendVerb::Remove { backend } => {
@@ -67,7 +67,7 @@ impl Context {
                 return Ok(Exit::Ok);
             }
             BackendVerb::Replace { backend, location, name } => {
-                let add = BackendAdd { location: absolute(&location)?, name };
+                let add = BackendAdd { location: absolute(&location)?, name, node: None };
                 self.client.backend_replace(&backend, &add).await?
             }
         };

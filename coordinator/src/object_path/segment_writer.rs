@@ -20,7 +20,7 @@ use holdfast_codec::{Geometry, Scheme};
 use holdfast_proto::manifest::Segment;
 use holdfast_proto::node::{Cell, NodeClient, ShardError, ShardStat, ShardWriter};
 use holdfast_proto::shard_header::ShardHeader;
-use holdfast_proto::{BackendId, ClusterId, ErrorKind, ShardId};
+use holdfast_proto::{BackendId, ClusterId, Epoch, ErrorKind, ShardId};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -164,8 +164,9 @@ async fn begin_all(shared: &Shared, plan: &SegmentPlan, needed: usize) -> Vec<La
 
 /// Begins the shards of `slots`. One that is far slower than enough others is not waited for. Returns how many begun.
 async fn begin_some(shared: &Shared, plan: &SegmentPlan, lanes: &mut [Lane], slots: &[usize], needed: usize) -> usize {
-    let begin =
-        |slot: usize, backend: BackendId| async move { (slot, begin(&*shared.node, backend, plan.header(slot)).await) };
+    let begin = |slot: usize, backend: BackendId| async move {
+        (slot, begin(&*shared.node, backend, plan.header(slot), plan.life.epoch).await)
+    };
     let mut begins: FuturesUnordered<_> = slots.iter().map(|&slot| begin(slot, lanes[slot].backend)).collect();
     let mut deadline = Instant::now() + shared.patience.step;
     let mut begun = 0;
@@ -193,10 +194,11 @@ async fn begin(
     node: &dyn NodeClient,
     backend: BackendId,
     header: ShardHeader,
+    epoch: Epoch,
 ) -> Result<Box<dyn ShardWriter>, ShardError> {
     let mut retries = BEGIN_RETRIES.into_iter();
     loop {
-        match node.begin_shard(backend, header.clone()).await {
+        match node.begin_shard(backend, header.clone(), epoch).await {
             // A queue drains; the room of a full backend or its failure does not come back so soon.
             Err(ShardError::Busy { queued, .. }) => match retries.next() {
                 Some(pause) => sleep(pause).await,

@@ -147,7 +147,10 @@ async fn read_slot(shared: &Arc<Shared>, request: &WindowRequest<'_>, ask: Ask) 
 /// A failure of the backend as a whole is remembered; a single shard's is not.
 fn note_failure(shared: &Shared, backend: BackendId, error: &ShardError) {
     match error {
-        ShardError::NotFound { .. } | ShardError::Damaged { .. } | ShardError::Invalid { .. } => {}
+        ShardError::NotFound { .. }
+        | ShardError::Damaged { .. }
+        | ShardError::Invalid { .. }
+        | ShardError::StaleEpoch { .. } => {}
         _ => shared.backend_memory.record_failure(backend),
     }
 }

@@ -7,7 +7,7 @@ use holdfast_proto::node::{
     shard_root,
 };
 use holdfast_proto::shard_header::ShardHeader;
-use holdfast_proto::{BackendId, PgId, ShardId};
+use holdfast_proto::{BackendId, Epoch, NodeId, PgId, ShardId};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -191,7 +191,12 @@ impl ShardWriter for Writer {
 
 #[async_trait]
 impl NodeClient for FakeNode {
-    async fn begin_shard(&self, backend: BackendId, header: ShardHeader) -> Result<Box<dyn ShardWriter>, ShardError> {
+    async fn begin_shard(
+        &self,
+        backend: BackendId,
+        header: ShardHeader,
+        _: Epoch,
+    ) -> Result<Box<dyn ShardWriter>, ShardError> {
         let faults = self.faults(backend)?;
         self.at(backend, |b| b.begins += 1);
         if faults.hang_begin {
@@ -235,7 +240,8 @@ impl NodeClient for FakeNode {
             true => vec![0; cell.len()],
             false => cell.to_vec(),
         });
-        Ok(ShardRead { header: stored.header.clone(), bytes: bytes.collect(), damaged })
+        let cell_hashes = stored.cells.iter().map(|cell| *blake3::hash(cell).as_bytes()).collect();
+        Ok(ShardRead { header: stored.header.clone(), bytes: bytes.collect(), damaged, cell_hashes })
     }
 
     async fn stat_shard(&self, backend: BackendId, shard: ShardId) -> Result<Option<ShardStat>, ShardError> {
@@ -286,7 +292,7 @@ impl NodeClient for FakeNode {
         ids.into_iter().map(status).collect()
     }
 
-    async fn add_backend(&self, _: &str, _: &str) -> Result<BackendStatus, ShardError> {
+    async fn add_backend(&self, _: NodeId, _: &str, _: &str) -> Result<BackendStatus, ShardError> {
         Err(ShardError::Invalid { reason: "not in this fake".into() })
     }
 
