@@ -31,7 +31,7 @@ fn other(outcome: TrustOutcome) -> MetadataError {
 #[async_trait]
 impl MembershipMetadata for MetadataStore {
     async fn authority(&self) -> MetadataResult<Option<AuthorityRow>> {
-        self.read(&self.inner.root, state::authority).await
+        self.read_root(state::authority).await
     }
 
     async fn authority_set(&self, expected: u64, row: AuthorityRow) -> MetadataResult<AuthorityRow> {
@@ -46,11 +46,11 @@ impl MembershipMetadata for MetadataStore {
     }
 
     async fn token(&self, id: TokenId) -> MetadataResult<Option<TokenRecord>> {
-        self.read(&self.inner.root, |state| state::token(state, id)).await
+        self.read_root(|state| state::token(state, id)).await
     }
 
     async fn token_list(&self) -> MetadataResult<Vec<TokenRecord>> {
-        self.read(&self.inner.root, state::tokens).await
+        self.read_root(state::tokens).await
     }
 
     async fn token_revoke(&self, id: TokenId) -> MetadataResult<bool> {

@@ -87,7 +87,11 @@ fn adds(kind: &Kind) -> bool {
         | Kind::RangeFence(_)
         | Kind::AuthoritySet(_)
         | Kind::TokenRevoke(_)
-        | Kind::TokenRedeem(_) => false,
+        | Kind::TokenRedeem(_)
+        | Kind::RangeSplit(_)
+        | Kind::SplitBegin(_)
+        | Kind::SplitEnd(_)
+        | Kind::RangeMembers(_) => false,
     }
 }
 
