@@ -163,7 +163,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn encoded(frames: &[(usize, usize)]) -> (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>) {
+    /// Head and body.
+    type Parts = (Vec<u8>, Vec<u8>);
+
+    fn encoded(frames: &[(usize, usize)]) -> (Vec<u8>, Vec<Parts>) {
         let mut bytes = Vec::new();
         let mut parts = Vec::new();
         for (n, &(head, body)) in frames.iter().enumerate() {

@@ -11,13 +11,15 @@ struct Path {
     open: Arc<AtomicBool>,
 }
 
+type PassOn = Box<dyn Fn(&[u8], SocketAddr) + Send>;
+
 fn path_to(server: SocketAddr) -> Path {
     let front = UdpSocket::bind(any_port()).unwrap();
     let back = UdpSocket::bind(any_port()).unwrap();
     back.connect(server).unwrap();
     let path = Path { address: front.local_addr().unwrap(), open: Arc::new(AtomicBool::new(true)) };
     let client: Arc<Mutex<Option<SocketAddr>>> = Arc::default();
-    let relay = |from: UdpSocket, send: Box<dyn Fn(&[u8], SocketAddr) + Send>, open: Arc<AtomicBool>| {
+    let relay = |from: UdpSocket, send: PassOn, open: Arc<AtomicBool>| {
         std::thread::spawn(move || {
             let mut buffer = vec![0; 65_536];
             while let Ok((bytes, sender)) = from.recv_from(&mut buffer) {
