@@ -126,7 +126,14 @@ fn small(number: u64, bytes: &'static [u8]) -> ObjectVersion {
 }
 
 fn put(key: &str, version: ObjectVersion, versioning: Versioning) -> PutVersion {
-    PutVersion { bucket: PHOTOS, key: key.to_owned(), version, versioning, preconditions: Preconditions::default() }
+    PutVersion {
+        bucket: PHOTOS,
+        key: key.to_owned(),
+        version,
+        versioning,
+        preconditions: Preconditions::default(),
+        session: None,
+    }
 }
 
 fn upload(number: u64) -> Upload {
@@ -207,9 +214,9 @@ async fn fill(store: &MetadataStore) -> MetadataResult<()> {
     store.delete_version(delete).await?;
 
     store.upload_create(PHOTOS, "u", upload(21)).await?;
-    store.part_put(PHOTOS, "u", id(21), part("p1", 30)).await?;
+    store.part_put(PHOTOS, "u", id(21), part("p1", 30), None).await?;
     store.upload_create(PHOTOS, "w", upload(22)).await?;
-    store.part_put(PHOTOS, "w", id(22), part("p2", 31)).await?;
+    store.part_put(PHOTOS, "w", id(22), part("p2", 31), None).await?;
     let complete = CompleteUpload {
         bucket: PHOTOS,
         key: "w".to_owned(),

@@ -8,8 +8,8 @@ use crate::sign::{Credentials, Payload, RequestToSign, Signer};
 use crate::{ADMIN_REGION, ADMIN_SERVICE};
 use bytes::Bytes;
 use holdfast_proto::admin::{
-    AdminError, BackendAdd, BackendView, BucketView, ClusterStatus, KeyCreate, KeyView, NodeView, ObjectView, RepairStatus,
-    ScrubStatus, TokenCreate, TokenView,
+    AdminError, BackendAdd, BackendView, BucketView, ClusterStatus, KeyCreate, KeyView, NodeView, ObjectView,
+    RepairStatus, ScrubStatus, TokenCreate, TokenView,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;

@@ -75,11 +75,9 @@ impl fmt::Display for Banner {
             writeln!(f, "  cluster  node n{node} ({roles}) in {}/{zone}, reached at {listen} (UDP)", self.region)?;
         }
         match (&self.promise, self.backends) {
-            (Some((scheme, survives)), 1..) if self.cluster.is_none() => writeln!(
-                f,
-                "  promise  scheme {scheme} on {} backends: any {survives} may be lost",
-                self.backends
-            )?,
+            (Some((scheme, survives)), 1..) if self.cluster.is_none() => {
+                writeln!(f, "  promise  scheme {scheme} on {} backends: any {survives} may be lost", self.backends)?
+            }
             (Some((scheme, survives)), _) => {
                 writeln!(f, "  promise  scheme {scheme} over all nodes: any {survives} backends may be lost")?;
             }

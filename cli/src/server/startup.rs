@@ -24,9 +24,7 @@ use holdfast_coordinator::layout::Layout;
 use holdfast_coordinator::leader::LeaderView;
 use holdfast_coordinator::maintenance::{MaintenanceOptions, MaintenanceParts, ServerFacts, keep};
 use holdfast_coordinator::membership::{MembershipService, Renewals};
-use holdfast_coordinator::metadata::{
-    ClusterMap, Metadata, MetadataFiles, MetadataStore, NodeOptions,
-};
+use holdfast_coordinator::metadata::{ClusterMap, Metadata, MetadataFiles, MetadataStore, NodeOptions};
 use holdfast_coordinator::object_path::{ObjectPath, ObjectPathOptions};
 use holdfast_coordinator::peers::{ClusterActivity, HintRelay, PeerService};
 use holdfast_coordinator::runtime::{ClusterNodes, ClusterNodesOptions};
@@ -134,8 +132,7 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
     };
     let (leads, leading) = watch::channel(false);
     let (kept, keeper) = keep(parts, maintenance_options(&config), leading, shutdown.clone());
-    let relay =
-        HintRelay { hints: damage, leader: leader.clone(), kept: kept.clone(), transport: member.late.clone() };
+    let relay = HintRelay { hints: damage, leader: leader.clone(), kept: kept.clone(), transport: member.late.clone() };
     tokio::spawn(relay.run());
     tokio::spawn(map_watch::follow(store.clone(), layout.clone(), member.network.clone(), leads, shutdown.clone()));
 
@@ -165,8 +162,7 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
         let known = layout.clone();
         let own = network.own();
         let coordinators = move || map_watch::coordinators(&known.current().nodes, own);
-        let addresses =
-            network.addresses(s3_endpoint.clone(), format!("http://{}", reachable(admin_address)));
+        let addresses = network.addresses(s3_endpoint.clone(), format!("http://{}", reachable(admin_address)));
         let announcing = announce::run(network.clone(), addresses, coordinators.clone(), changed, shutdown.clone());
         tokio::spawn(announcing);
         tokio::spawn(renewals(network, Box::new(coordinators)).run());

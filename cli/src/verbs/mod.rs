@@ -5,8 +5,8 @@ mod wait;
 
 use crate::Outcome;
 use crate::arguments::{
-    AdminArgs, AdminCommand, BackendVerb, BucketVerb, KeyVerb, NodeVerb, ObjectVerb, OutputFormat, RepairVerb, ScrubVerb,
-    TokenVerb,
+    AdminArgs, AdminCommand, BackendVerb, BucketVerb, KeyVerb, NodeVerb, ObjectVerb, OutputFormat, RepairVerb,
+    ScrubVerb, TokenVerb,
 };
 use crate::connection::connect;
 use crate::failure::{Exit, Failure};

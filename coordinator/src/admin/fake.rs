@@ -83,6 +83,12 @@ impl Metadata for FakeMetadata {
     async fn bucket_set_tags(&self, _: &str, _: Vec<Pair>) -> MetadataResult<()> {
         not_asked()
     }
+    async fn writer_session(&self) -> MetadataResult<WriterSession> {
+        Ok(WriterSession(1))
+    }
+    async fn writer_fence(&self, _: NodeId) -> MetadataResult<()> {
+        Ok(())
+    }
     async fn put_version(&self, _: PutVersion) -> MetadataResult<ObjectVersion> {
         not_asked()
     }
@@ -107,7 +113,14 @@ impl Metadata for FakeMetadata {
     async fn upload_get(&self, _: BucketId, _: &str, _: VersionId) -> MetadataResult<Upload> {
         not_asked()
     }
-    async fn part_put(&self, _: BucketId, _: &str, _: VersionId, _: Part) -> MetadataResult<()> {
+    async fn part_put(
+        &self,
+        _: BucketId,
+        _: &str,
+        _: VersionId,
+        _: Part,
+        _: Option<WriterSession>,
+    ) -> MetadataResult<()> {
         not_asked()
     }
     async fn part_list(&self, _: BucketId, _: &str, _: VersionId, _: u32, _: usize) -> MetadataResult<Vec<Part>> {

@@ -23,8 +23,8 @@ mod reply;
 
 pub use codes::Code;
 pub use forward::{ForwardService, Forwarding};
-pub use membership::MembershipParts;
 pub use keys::{GeneratedKey, check_access_key, check_secret_key, generate_key};
+pub use membership::MembershipParts;
 pub use operations::{AdminFailure, AdminOperations, AdminResult};
 pub use serve::serve;
 

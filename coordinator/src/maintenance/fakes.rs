@@ -365,6 +365,12 @@ impl Metadata for FakeMetadata {
     async fn bucket_set_tags(&self, _: &str, _: Vec<Pair>) -> MetadataResult<()> {
         unavailable()
     }
+    async fn writer_session(&self) -> MetadataResult<WriterSession> {
+        Ok(WriterSession(1))
+    }
+    async fn writer_fence(&self, _: NodeId) -> MetadataResult<()> {
+        Ok(())
+    }
     async fn put_version(&self, _: PutVersion) -> MetadataResult<ObjectVersion> {
         unavailable()
     }
@@ -389,7 +395,14 @@ impl Metadata for FakeMetadata {
     async fn upload_get(&self, _: BucketId, _: &str, _: VersionId) -> MetadataResult<Upload> {
         unavailable()
     }
-    async fn part_put(&self, _: BucketId, _: &str, _: VersionId, _: Part) -> MetadataResult<()> {
+    async fn part_put(
+        &self,
+        _: BucketId,
+        _: &str,
+        _: VersionId,
+        _: Part,
+        _: Option<WriterSession>,
+    ) -> MetadataResult<()> {
         unavailable()
     }
     async fn part_list(&self, _: BucketId, _: &str, _: VersionId, _: u32, _: usize) -> MetadataResult<Vec<Part>> {

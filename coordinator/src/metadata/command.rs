@@ -11,7 +11,7 @@ use holdfast_proto::membership::TokenRow;
 /// One entry of a group's log.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Command {
-    #[prost(oneof = "Kind", tags = "1,2,3,4,5,7,8,9,20,21,22,23,24,25,26,27,28,29,30,31,32,33,40,41,42,43")]
+    #[prost(oneof = "Kind", tags = "1,2,3,4,5,7,8,9,20,21,22,23,24,25,26,27,28,29,30,31,32,33,34,40,41,42,43,50")]
     pub(super) kind: Option<Kind>,
     /// Who proposes it, so that a retry is applied once; absent where nobody retries.
     #[prost(message, optional, tag = "100")]
@@ -35,8 +35,8 @@ pub(super) struct Once {
     pub(super) settled: u64,
 }
 
-/// What to do. 1..=19, 31..=39 and, about trust, 40.. are the root group's, 20..=30 the ranges'. 6 was a removal of a
-/// bucket by its name alone.
+/// What to do. 1..=19, 31..=39 and, about trust, 40..=49 are the root group's, 20..=30 and 50.. the ranges'. 6 was a
+/// removal of a bucket by its name alone.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub(super) enum Kind {
     #[prost(message, tag = "1")]
@@ -83,6 +83,10 @@ pub(super) enum Kind {
     SplitEnd(SplitEnd),
     #[prost(message, tag = "33")]
     RangeMembers(RangeMembers),
+    #[prost(message, tag = "34")]
+    WriterOpen(WriterOpening),
+    #[prost(message, tag = "50")]
+    WriterFence(WriterOpening),
     #[prost(message, tag = "40")]
     AuthoritySet(AuthoritySet),
     #[prost(message, tag = "41")]
@@ -285,6 +289,16 @@ pub(super) struct SegmentDurable {
     pub(super) durable_slots: u64,
 }
 
+/// A session of a node that writes: its process, or what of it came after a fence.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(super) struct WriterOpening {
+    #[prost(uint64, tag = "1")]
+    pub(super) node: u64,
+    /// `Once::opening` of its commands. In a fence: all before it are barred.
+    #[prost(uint64, tag = "2")]
+    pub(super) opening: u64,
+}
+
 /// Bars or admits a bucket's writes in a range; the reply says whether the range holds anything of it.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct RangeFence {
@@ -346,7 +360,10 @@ pub(super) enum Reply {
     /// Of a command about trust.
     Trust(Box<TrustReply>),
     /// Of a fence: whether the range holds anything of the bucket, and where the range ends (empty: never).
-    Fenced { is_empty: bool, end: Bytes },
+    Fenced {
+        is_empty: bool,
+        end: Bytes,
+    },
     /// The number of a range.
     Range(u32),
     /// The range does not hold that key (any more). Nothing was done.

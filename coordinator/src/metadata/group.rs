@@ -222,9 +222,10 @@ impl Consensus for Group {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
-        let silent = metrics.heartbeat.iter().flatten().map(|(node, heard)| {
-            (*node, heard.as_ref().map_or(Duration::MAX, |heard| heard.into_inner().elapsed()))
-        });
+        let silent =
+            metrics.heartbeat.iter().flatten().map(|(node, heard)| {
+                (*node, heard.as_ref().map_or(Duration::MAX, |heard| heard.into_inner().elapsed()))
+            });
         let last = metrics.last_log_index.unwrap_or(0);
         let behind = metrics.replication.iter().flatten();
         Members {
@@ -280,4 +281,3 @@ pub(super) fn done(reply: Reply) -> MetadataResult<()> {
         other => Err(MetadataError::Unavailable { reason: format!("unexpected reply {other:?}") }),
     }
 }
-

@@ -42,6 +42,7 @@ mod pages;
 mod room;
 mod routing;
 mod splits;
+mod writers;
 
 use room::Room;
 use routing::AllRounds;
@@ -106,6 +107,8 @@ pub(super) struct Inner {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) staging: Staging,
     pub(super) sequences: Sequences,
+    /// The newest session that was announced in the root group.
+    announced: AtomicU64,
     pub(super) rounds: AllRounds,
     /// Nodes told by `set_nodes`; else those of the cluster map count.
     pub(super) nodes: RwLock<Vec<NodeRecord>>,
@@ -171,6 +174,7 @@ impl MetadataStore {
             transport,
             staging,
             sequences: Sequences::new(node.0, opening),
+            announced: AtomicU64::new(0),
             rounds: AllRounds::default(),
             nodes: RwLock::default(),
             turn: AtomicU64::new(0),
@@ -187,7 +191,8 @@ impl MetadataStore {
         let tasks = [
             tokio::spawn(flush_loop(weak.clone())),
             tokio::spawn(open_loop(weak.clone())),
-            tokio::spawn(keeper::keep(weak)),
+            tokio::spawn(keeper::keep(weak.clone())),
+            tokio::spawn(writers::announce(weak)),
         ];
         store.inner.tasks.lock().extend(tasks);
         Ok(store)
@@ -463,6 +468,14 @@ impl Metadata for MetadataStore {
         done(self.propose_root(Kind::BucketTags(command::BucketTags { name: name.to_owned(), tags })).await?)
     }
 
+    async fn writer_session(&self) -> MetadataResult<WriterSession> {
+        self.open_session().await
+    }
+
+    async fn writer_fence(&self, node: NodeId) -> MetadataResult<()> {
+        self.fence_sessions(node).await
+    }
+
     async fn put_version(&self, put: PutVersion) -> MetadataResult<ObjectVersion> {
         check_key(&put.key)?;
         let (bucket, key) = (put.bucket, put.key.clone());
@@ -473,7 +486,9 @@ impl Metadata for MetadataStore {
             version: put.version,
             key: put.key,
         };
-        version_reply(self.propose_key(bucket, &key, Kind::Put(command)).await?)
+        let session = put.session.map(|session| session.0);
+        let at = keys::object(bucket, &key);
+        version_reply(self.inner.propose_in(session, &at, Kind::Put(command)).await?)
     }
 
     async fn get_version(
@@ -542,9 +557,17 @@ impl Metadata for MetadataStore {
         }
     }
 
-    async fn part_put(&self, bucket: BucketId, key: &str, upload: VersionId, part: Part) -> MetadataResult<()> {
+    async fn part_put(
+        &self,
+        bucket: BucketId,
+        key: &str,
+        upload: VersionId,
+        part: Part,
+        session: Option<WriterSession>,
+    ) -> MetadataResult<()> {
         let put = command::PartPut { bucket: bucket.0, key: key.to_owned(), upload: id_bytes(upload), part };
-        done(self.propose_key(bucket, key, Kind::PartPut(put)).await?)
+        let session = session.map(|session| session.0);
+        done(self.inner.propose_in(session, &keys::object(bucket, key), Kind::PartPut(put)).await?)
     }
 
     async fn part_list(
@@ -598,11 +621,7 @@ impl Metadata for MetadataStore {
         self.segment_owner_in_ranges(segment).await
     }
 
-    async fn segments(
-        &self,
-        after: Option<SegmentId>,
-        limit: usize,
-    ) -> MetadataResult<Vec<(SegmentOwner, Segment)>> {
+    async fn segments(&self, after: Option<SegmentId>, limit: usize) -> MetadataResult<Vec<(SegmentOwner, Segment)>> {
         self.segments_of_ranges(after, limit).await
     }
 

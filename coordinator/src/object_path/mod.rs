@@ -168,8 +168,10 @@ impl ObjectPath {
             inline_bytes_max: Some(self.shared.options.inline_bytes_max),
             expect,
         };
+        let session = metadata.writer_session().await?;
         let stored = Box::pin(store(&self.shared, store_request, body)).await?;
         let (inline, segments) = stored.content.into_parts();
+        let session = (!segments.is_empty()).then_some(session);
         let record = ObjectVersion {
             version: version.as_bytes().to_vec().into(),
             object_bytes: stored.object_bytes,
@@ -187,7 +189,7 @@ impl ObjectPath {
         // replaced as if it had not.
         let newest = metadata.bucket(&bucket.name).filter(|newest| newest.id == bucket.id);
         let versioning = newest.as_ref().unwrap_or(&bucket).versioning();
-        let put = PutVersion { bucket: bucket_id, key, version: record, versioning, preconditions };
+        let put = PutVersion { bucket: bucket_id, key, version: record, versioning, preconditions, session };
         let call = async move { metadata.put_version(put).await };
         let version = self.commit(stored.uncommitted, stored.missing, call).await?;
         Ok(PutOutcome { version, receipt: stored.receipt })
@@ -209,6 +211,7 @@ impl ObjectPath {
             inline_bytes_max: None,
             expect,
         };
+        let session = metadata.writer_session().await?;
         let stored = Box::pin(store(&self.shared, store_request, body)).await?;
         let (inline, segments) = stored.content.into_parts();
         let part = Part {
@@ -221,7 +224,7 @@ impl ObjectPath {
             segments,
         };
         let record = part.clone();
-        let call = async move { metadata.part_put(bucket, &key, upload, record).await };
+        let call = async move { metadata.part_put(bucket, &key, upload, record, Some(session)).await };
         self.commit(stored.uncommitted, stored.missing, call).await?;
         Ok(PutPartOutcome { part, receipt: stored.receipt })
     }

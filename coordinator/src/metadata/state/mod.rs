@@ -9,6 +9,7 @@ mod once;
 mod ranges;
 mod root;
 mod uploads;
+mod writers;
 
 use super::api::MetadataError;
 use super::bounds::RangeView;
@@ -24,15 +25,11 @@ pub(super) use objects::{find_version, load_inline, owner_of, segment_record};
 pub(super) use ranges::{RangeRecord, SplitRecord, range_rows, split_rows};
 pub(super) use root::{bucket_rows, cluster_map_row, key_rows};
 pub(super) use uploads::{list_parts, load_upload};
+pub(super) use writers::writer_opening;
 
 /// Applies one command to the state that `view` shows. An error in the outer result means the state cannot be read;
 /// a refusal is an inner one and leaves the batch empty. `index` is that of the command in the group's log.
-pub(super) fn apply<V: KvView>(
-    view: &V,
-    range: u32,
-    index: u64,
-    command: &Command,
-) -> KvResult<(ApplyResult, Batch)> {
+pub(super) fn apply<V: KvView>(view: &V, range: u32, index: u64, command: &Command) -> KvResult<(ApplyResult, Batch)> {
     let view = RangeView::of_group(view, range)?;
     let mut apply = Apply { view: &view, range, index, batch: Batch::default(), next_garbage: None };
     if let Some(once) = &command.once
@@ -111,6 +108,8 @@ impl<V: KvView> Apply<'_, RangeView<'_, V>> {
             Some(Kind::SplitBegin(c)) => self.split_begin(c),
             Some(Kind::SplitEnd(c)) => self.split_end(c),
             Some(Kind::RangeMembers(c)) => self.range_members(c),
+            Some(Kind::WriterOpen(c)) => self.writer_open(c),
+            Some(Kind::WriterFence(c)) => self.writer_fence(c),
             Some(Kind::AuthoritySet(c)) => self.authority_set(c),
             Some(Kind::TokenCreate(c)) => self.token_create(c),
             Some(Kind::TokenRevoke(c)) => self.token_revoke(c),

@@ -33,9 +33,10 @@ impl<V: KvView> Apply<'_, V> {
     /// The answer given before to this very command; `None` if it is new.
     pub(super) fn answered_before(&self, once: &Once, command: &Command) -> KvResult<Option<ApplyResult>> {
         let client = self.client_row(once.node)?;
-        let is_late = client.is_some_and(|client| {
-            client.opening > once.opening || (client.opening == once.opening && client.settled > once.sequence)
-        });
+        if client.is_some_and(|client| client.opening > once.opening) {
+            return Ok(Some(Err(MetadataError::Fenced)));
+        }
+        let is_late = client.is_some_and(|client| client.opening == once.opening && client.settled > once.sequence);
         if is_late {
             let reason = "a command that nobody waits for any more".to_owned();
             return Ok(Some(Err(MetadataError::Unavailable { reason })));
@@ -67,6 +68,17 @@ impl<V: KvView> Apply<'_, V> {
         let row = keys::once_answer(self.range, once.node, once.sequence);
         let answer = WireAnswer::of(&Ok(in_short(reply))).encode_to_vec();
         self.batch.put(Family::Groups, row, answer);
+        Ok(())
+    }
+
+    /// Refuses from now on what processes of `node` before `opening` propose, and forgets what was kept for them.
+    pub(super) fn bar_before(&mut self, node: u64, opening: u64) -> KvResult<()> {
+        if self.client_row(node)?.is_some_and(|client| client.opening >= opening) {
+            return Ok(());
+        }
+        let client = keys::once_client(self.range, node);
+        forget(self.view, &mut self.batch, &client, u64::MAX, true)?;
+        self.batch.put(Family::Groups, client, ClientRow { opening, settled: 0 }.encode_to_vec());
         Ok(())
     }
 

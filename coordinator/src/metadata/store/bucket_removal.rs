@@ -119,6 +119,7 @@ mod tests {
             version,
             versioning: Versioning::Unversioned,
             preconditions: Preconditions::default(),
+            session: None,
         };
         store.put_version(put).await
     }

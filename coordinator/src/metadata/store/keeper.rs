@@ -3,11 +3,11 @@
 //!
 //! Touches the world: tokio's clock.
 
+use super::super::command::{Kind, RangeMembers};
 use super::super::consensus::{Consensus, MemberChange};
 use super::super::group::Group;
 use super::super::state;
 use super::super::voters::{Candidate, Wish, plan};
-use super::super::command::{Kind, RangeMembers};
 use super::{Inner, MetadataStore, ROOT};
 use holdfast_proto::cluster::{NodeIntent, NodeRecord, Role};
 use std::collections::BTreeMap;

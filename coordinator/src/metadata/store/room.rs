@@ -88,6 +88,8 @@ fn adds(kind: &Kind) -> bool {
         | Kind::AuthoritySet(_)
         | Kind::TokenRevoke(_)
         | Kind::TokenRedeem(_)
+        | Kind::WriterOpen(_)
+        | Kind::WriterFence(_)
         | Kind::RangeSplit(_)
         | Kind::SplitBegin(_)
         | Kind::SplitEnd(_)

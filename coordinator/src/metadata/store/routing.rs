@@ -71,8 +71,18 @@ impl Inner {
 
     /// Proposes to the range that holds `border`, finding it again if it was split meanwhile.
     pub(in super::super) async fn propose_at(&self, border: &[u8], kind: Kind) -> MetadataResult<Reply> {
+        self.propose_in(None, border, kind).await
+    }
+
+    /// The same, but only while `session` lasts.
+    pub(in super::super) async fn propose_in(
+        &self,
+        session: Option<u64>,
+        border: &[u8],
+        kind: Kind,
+    ) -> MetadataResult<Reply> {
         self.admit(Some(&kind))?;
-        let sequence = self.sequences.begin()?;
+        let sequence = self.sequences.begin(session)?;
         let mut backoff = Backoff::new();
         loop {
             match self.order(self.range_at(border), &kind, &sequence, &mut backoff).await? {
@@ -85,7 +95,7 @@ impl Inner {
     /// Proposes to a group.
     pub(in super::super) async fn propose(&self, group: u32, kind: Kind) -> MetadataResult<Reply> {
         self.admit(Some(&kind))?;
-        let sequence = self.sequences.begin()?;
+        let sequence = self.sequences.begin(None)?;
         self.order(group, &kind, &sequence, &mut Backoff::new()).await
     }
 
@@ -103,6 +113,10 @@ impl Inner {
                 None => self.order_there(group, target, kind, sequence).await,
             };
             let reason = match tried {
+                Try::Answered(Err(MetadataError::Fenced)) => {
+                    self.renew_session(sequence.opening()).await?;
+                    return Err(MetadataError::Fenced);
+                }
                 Try::Answered(answer) => return answer,
                 Try::Elsewhere(leader) => {
                     target = leader.filter(|leader| *leader != self.me && Some(*leader) != target);
