@@ -282,7 +282,7 @@ async fn calls_and_bytes_are_counted_by_plane_and_peer() {
         assert!(metric("holdfast_transport_received_bytes_total", &labels) >= 30.0);
     }
     assert_eq!(metric("holdfast_transport_calls_under_way", &out), 0.0);
-    let mut stuck = a.open(b.id, Rpc::Propose, SECOND / 10).await.unwrap();
+    let mut stuck = a.open(b.id, Rpc::Propose, 2 * SECOND).await.unwrap();
     stuck.receive().await.unwrap();
     stuck.receive().await.unwrap_err();
     let timeouts = [&out[..], &["cause=\"timeout\""]].concat();
