@@ -18,6 +18,8 @@ mod pem;
 mod pinned;
 mod redeem;
 mod renewal;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod token;
 

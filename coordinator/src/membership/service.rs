@@ -10,7 +10,7 @@
 use super::authority::{Authority, identity_in, node_label};
 use super::error::MembershipError;
 use super::nodes::{Announced, NodeRefusal, change, with_announcement, with_node};
-use crate::metadata::{ClusterMap, MembershipMetadata, RedeemToken};
+use crate::metadata::{ClusterMap, MembershipMetadata, MetadataError, RedeemToken};
 use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_proto::cluster::{NodeAddresses, NodeIdentity, NodeIntent, NodeRecord};
@@ -59,6 +59,7 @@ impl From<MembershipError> for Refused {
             MembershipError::Node(NodeRefusal::Removed { .. }) => RefusalCause::NodeRemoved,
             MembershipError::Node(NodeRefusal::NoSuchNode { .. }) => RefusalCause::NoSuchNode,
             MembershipError::Trust(_) => RefusalCause::Malformed,
+            MembershipError::Metadata(error) => return unavailable(error),
             _ => RefusalCause::Unavailable,
         };
         Self(cause, error.to_string())
@@ -71,10 +72,16 @@ impl From<TrustError> for Refused {
     }
 }
 
-impl From<crate::metadata::MetadataError> for Refused {
-    fn from(error: crate::metadata::MetadataError) -> Self {
-        Self(RefusalCause::Unavailable, error.to_string())
+impl From<MetadataError> for Refused {
+    fn from(error: MetadataError) -> Self {
+        unavailable(&error)
     }
+}
+
+/// Why exactly (a path of ours, perhaps) is for our log, not for a stranger.
+fn unavailable(error: &MetadataError) -> Refused {
+    tracing::warn!(%error, "the metadata did not answer the control plane");
+    Refused(RefusalCause::Unavailable, "the cluster's metadata cannot be reached now; ask again".to_owned())
 }
 
 fn malformed(reason: impl Into<String>) -> Refused {
@@ -190,7 +197,10 @@ impl MembershipService {
         let record = self.metadata.token(asking.token).await?;
         let shown = asking.secret.hash();
         if let Err(refusal) = redeem(record.as_ref(), &shown, &asking.asked, now_ms) {
-            tracing::warn!(token = %asking.token, cause = %refusal, "a join token was refused");
+            // Which of those that a stranger is not told apart.
+            if matches!(refusal, TokenRefusal::Unknown | TokenRefusal::WrongSecret) {
+                tracing::warn!(token = %asking.token, cause = %refusal, "somebody showed a join token that is none");
+            }
             return Err(of_token(refusal));
         }
         let above = map.nodes.iter().map(|record| record.id).max().unwrap_or(NodeId::FIRST);

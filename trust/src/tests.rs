@@ -1,9 +1,9 @@
 //! Who gets through a handshake and who does not: real TLS between two ends in memory.
 
+use super::*;
 use holdfast_proto::cluster::{NodeIdentity, Role, Roles};
 use holdfast_proto::rpc::Plane;
 use holdfast_proto::{ClusterId, NodeId};
-use holdfast_trust::*;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use std::collections::BTreeSet;
@@ -352,7 +352,7 @@ mod careless {
     struct Anybody;
 
     /// Believes everybody, shows what `resolver` gives.
-    pub(crate) fn client(resolver: impl ResolvesClientCert + 'static) -> ClientConfig {
+    pub(super) fn client(resolver: impl ResolvesClientCert + 'static) -> ClientConfig {
         ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
@@ -362,7 +362,7 @@ mod careless {
     }
 
     #[derive(Clone, Debug)]
-    pub(crate) struct Shows(pub(crate) Arc<CertifiedKey>);
+    pub(super) struct Shows(pub(super) Arc<CertifiedKey>);
 
     impl ResolvesClientCert for Shows {
         fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
