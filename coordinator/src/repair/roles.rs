@@ -1,11 +1,13 @@
-//! What placement is told of each backend, and what the backends' health alone says about margins.
+//! What placement is told of each backend and of where it is, and what the backends' health alone says about margins.
 //!
 //! **Invariant:** only a backend that answers, takes writes and is wanted gets the role `Active`.
 
 use super::loss::LossClock;
 use super::plan::Reach;
+use super::survival::margin;
 use crate::metadata::ClusterMap;
-use holdfast_placement::{Candidate, CandidateRole};
+use holdfast_codec::{Scheme, SlotSet};
+use holdfast_placement::{BackendPlace, Candidate, CandidateRole, Topology, TopologyError};
 use holdfast_proto::admin::BackendIntent;
 use holdfast_proto::node::{BackendHealth, BackendStatus};
 use holdfast_proto::pg_table::PgTable;
@@ -36,6 +38,31 @@ pub fn candidates(map: &ClusterMap, statuses: &[BackendStatus], clock: &LossCloc
     map.backends.iter().map(candidate).collect()
 }
 
+/// Where the backends of the map are, with the roles and weights the candidates say; one that is no candidate counts
+/// as active and of the least weight. A backend of an unknown node is on a node, zone and region of its own.
+///
+/// # Errors
+/// Nodes or backends that contradict each other.
+pub fn topology(map: &ClusterMap, candidates: &[Candidate]) -> Result<Topology, TopologyError> {
+    Topology::new(map.backends.iter().map(|record| {
+        let known = candidates.iter().find(|candidate| candidate.id == record.id);
+        let node = map.nodes.iter().find(|node| node.id == record.node);
+        // A store made before it could grow lists no nodes: it is one.
+        let number = if map.nodes.is_empty() { String::new() } else { format!("unknown-{}", record.node) };
+        BackendPlace {
+            id: record.id,
+            name: record.name.clone(),
+            weight_bytes: known.map_or(1, |candidate| candidate.weight_bytes),
+            role: known.map_or(CandidateRole::Active, |candidate| candidate.role),
+            node: node.map_or_else(|| number.clone(), |node| node.name.clone()),
+            zone: node.map_or_else(|| number.clone(), |node| node.zone.clone()),
+            region: node.map_or_else(|| number.clone(), |node| node.region.clone()),
+            geography: String::new(),
+            labels: std::collections::BTreeMap::new(),
+        }
+    }))
+}
+
 /// Read-only for another reason than want of room.
 fn is_poisoned(status: &BackendStatus) -> bool {
     status.health == BackendHealth::ReadOnly && status.free_bytes > status.capacity_bytes / FULL_DIVISOR
@@ -44,13 +71,13 @@ fn is_poisoned(status: &BackendStatus) -> bool {
 /// The smallest margin any PG can have given which backends answer, whatever the inventory; `None` without PGs or
 /// with a scheme this build does not know.
 pub fn margin_by_health(table: &PgTable, reach: &Reach) -> Option<i32> {
-    let k = holdfast_codec::Scheme::from_code(table.scheme).ok()?.k();
+    let scheme = Scheme::from_code(table.scheme).ok()?;
     let readable = |pg: &holdfast_proto::pg_table::Pg| {
-        let slots = pg.committed.iter().zip(&pg.target);
-        slots.filter(|(committed, target)| reach.can_read(**committed) || reach.can_read(**target)).count()
+        let slots = pg.committed.iter().zip(&pg.target).enumerate();
+        let readable = slots.filter(|(_, (committed, target))| reach.can_read(**committed) || reach.can_read(**target));
+        readable.map(|(slot, _)| slot).collect::<SlotSet>()
     };
-    let worst = table.pgs.iter().map(readable).min()?;
-    Some(i32::try_from(worst).unwrap_or(i32::MAX) - i32::try_from(k).unwrap_or(i32::MAX))
+    table.pgs.iter().map(|pg| margin(scheme, &readable(pg))).min()
 }
 
 #[cfg(test)]
@@ -95,6 +122,8 @@ mod tests {
                 })
                 .collect(),
             table: PgTable { epoch: Epoch(1), scheme: [0x1d, 1, 4, 2], pgs: vec![pg] },
+            promise: Default::default(),
+            proof: None,
         }
     }
 

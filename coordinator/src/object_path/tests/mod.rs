@@ -54,7 +54,14 @@ fn cluster_map(epoch: u64) -> ClusterMap {
     };
     let scheme = Scheme::reed_solomon(K, N - K).unwrap().code();
     let table = PgTable { epoch: Epoch(epoch), scheme, pgs: (0..PGS).map(pg).collect() };
-    ClusterMap { cluster: ClusterId([3; 16]), nodes: Vec::new(), backends: Vec::new(), table }
+    ClusterMap {
+        cluster: ClusterId([3; 16]),
+        nodes: Vec::new(),
+        backends: Vec::new(),
+        table,
+        promise: Default::default(),
+        proof: None,
+    }
 }
 
 impl World {
