@@ -172,6 +172,8 @@ fn cluster_map() -> ClusterMap {
             scheme: [0x1d, 1, 4, 2],
             pgs: vec![Pg { committed: vec![backend], target: vec![backend] }],
         },
+        promise: Default::default(),
+        proof: None,
     }
 }
 

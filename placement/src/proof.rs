@@ -10,7 +10,7 @@
 //! **Invariant:** no layout is called proven unless the codec was asked about each case (see `loss_case`).
 
 use crate::candidate::{Candidate, CandidateRole};
-use crate::domain::Domain;
+use crate::domain::{Domain, DomainKind};
 use crate::loss_case::{Breach, Judge, PgSide, Rigour, Verdict};
 use crate::scenario::{Promise, Scenario};
 use crate::topology::Topology;
@@ -269,11 +269,11 @@ fn hash(table: &PgTable, promise: &Promise, topology: &Topology) -> String {
     }
     for id in named {
         hasher.update(&id.0);
-        for kind in promise.kinds() {
-            // Backends are known by their ids; a new name is no new place.
-            let domain =
-                topology.place(id).filter(|_| kind != crate::DomainKind::Backend).map(|place| place.domain(kind));
-            hasher.update(format!("{kind}={:?}\n", domain.map(|domain| domain.name)).as_bytes());
+        // Backends are known by their ids; a new name is no new place.
+        for kind in promise.kinds().into_iter().filter(|kind| *kind != DomainKind::Backend) {
+            let name = topology.place(id).map(|place| place.domain(kind).name);
+            let line = name.map_or_else(|| format!("{kind}=?\n"), |name| format!("{kind}={}:{name}\n", name.len()));
+            hasher.update(line.as_bytes());
         }
     }
     hasher.finalize().to_hex().to_string()

@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use holdfast_backends::DiskBackend;
 use holdfast_codec::Scheme;
 use holdfast_coordinator::metadata::{ClusterMap, Metadata};
-use holdfast_placement::{Candidate, CandidateRole, initial_table};
+use holdfast_placement::{Candidate, CandidateRole, Promise, Topology, initial_layout};
 use holdfast_proto::cluster::Role;
 use holdfast_proto::node::{BackendHealth, NodeClient};
 use holdfast_proto::{ClusterId, Epoch, NodeId};
@@ -121,10 +121,20 @@ async fn execute_first_start(
         .collect();
     let shape = plan.scheme();
     let scheme = Scheme::reed_solomon(shape.k, shape.m).map_err(|e| failed("use the scheme", &e))?;
-    let table = initial_table(scheme.code(), scheme.n(), PG_COUNT, &candidates)
+    let promise = Promise::any_backends(scheme.losses_survived());
+    let topology =
+        Topology::of_one_node(&candidates).map_err(|e| first_start::failed(format!("place the shards: {e}")))?;
+    let layout = initial_layout(scheme, PG_COUNT, &promise, &topology)
         .map_err(|e| first_start::failed(format!("place the shards: {e}")))?;
     let backends = plan.backends.iter().map(first_start::PlannedBackend::record).collect();
-    let map = ClusterMap { cluster, nodes: Vec::new(), backends, table };
+    let map = ClusterMap {
+        cluster,
+        nodes: Vec::new(),
+        backends,
+        table: layout.table,
+        promise: Promise::default(),
+        proof: Some(layout.proof),
+    };
     metadata.cluster_map_set(Epoch(0), map.clone()).await.map_err(|e| failed("write the first cluster map", &e))?;
     Plan::forget(lock.path())?;
     tracing::info!(%cluster, scheme = %shape, backends = map.backends.len(), "a new store is made");

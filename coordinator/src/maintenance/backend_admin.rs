@@ -9,8 +9,9 @@ use super::health;
 use super::layout_change::{REPLACED_SUFFIX, candidates_for, change, planned, references, target_slots};
 use super::shared::{Doubt, Shared};
 use crate::metadata::{BackendRecord, ClusterMap};
+use crate::repair::topology;
 use holdfast_codec::Scheme;
-use holdfast_placement::{Candidate, CandidateRole, prove};
+use holdfast_placement::{Candidate, CandidateRole, prove, prove_targets};
 use holdfast_proto::admin::{BackendAdd, BackendIntent, BackendView};
 use holdfast_proto::cluster::Role;
 use holdfast_proto::node::{BackendHealth, BackendStatus};
@@ -318,8 +319,11 @@ fn with_replaced(
     }
     next.backends.push(new.clone());
     next.backends.sort_by_key(|r| (r.name.len(), r.name.clone()));
-    let scheme =
-        Scheme::from_code(next.table.scheme).map_err(|e| MaintenanceError::Placement { reason: e.to_string() })?;
-    prove(&next.table, scheme.n(), scheme.m()).map_err(|e| MaintenanceError::Placement { reason: e.to_string() })?;
+    let refused = |reason: String| MaintenanceError::Placement { reason };
+    let scheme = Scheme::from_code(next.table.scheme).map_err(|e| refused(e.to_string()))?;
+    prove(&next.table, scheme.n(), scheme.losses_survived()).map_err(|e| refused(e.to_string()))?;
+    let promise = next.promise.or_any_backends(scheme.losses_survived());
+    let topology = topology(&next, &[]).map_err(|e| refused(e.to_string()))?;
+    next.proof = Some(prove_targets(&next.table, &promise, &topology).map_err(|e| refused(e.to_string()))?);
     Ok(next)
 }

@@ -60,8 +60,14 @@ async fn world(backends: usize, segments: u64, options: MaintenanceOptions, befo
         Pg { committed: list.clone(), target: list }
     };
     let table = PgTable { epoch: Epoch(1), scheme: SCHEME, pgs: (0..PG_COUNT as usize).map(pg).collect() };
-    let map =
-        ClusterMap { cluster: CLUSTER, nodes: Vec::new(), backends: ids.iter().zip(1..).map(record).collect(), table };
+    let map = ClusterMap {
+        cluster: CLUSTER,
+        nodes: Vec::new(),
+        backends: ids.iter().zip(1..).map(record).collect(),
+        table,
+        promise: Default::default(),
+        proof: None,
+    };
     let metadata = Arc::new(FakeMetadata::default());
     *metadata.map.lock() = Some(map.clone());
     let layout = Layout::new(map);

@@ -5,6 +5,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use holdfast_placement::{Promise, Proof};
 use holdfast_proto::admin::BackendIntent;
 use holdfast_proto::cluster::NodeRecord;
 use holdfast_proto::manifest::{
@@ -400,6 +401,12 @@ pub struct ClusterMap {
     pub backends: Vec<BackendRecord>,
     /// Where shards go.
     pub table: PgTable,
+    /// What must be survived; empty on a store that promises what its scheme survives: any so many backends.
+    #[serde(default, skip_serializing_if = "Promise::is_empty")]
+    pub promise: Promise,
+    /// That the table's targets keep the promise, as found when they were planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
 }
 
 /// The metadata of the store.
