@@ -106,14 +106,21 @@ impl Fence {
         }
         loop {
             let ended = self.ended.notified();
-            let mut state = self.state.lock();
-            if state.finishing.first_key_value().is_none_or(|(&oldest, _)| oldest >= minimum) {
-                state.in_force = state.in_force.max(minimum);
+            if self.puts_in_force(minimum) {
                 return Ok(());
             }
-            drop(state);
             ended.await;
         }
+    }
+
+    /// Puts a minimum in force, if nothing older is becoming durable.
+    fn puts_in_force(&self, minimum: Epoch) -> bool {
+        let mut state = self.state.lock();
+        let is_clear = state.finishing.first_key_value().is_none_or(|(&oldest, _)| oldest >= minimum);
+        if is_clear {
+            state.in_force = state.in_force.max(minimum);
+        }
+        is_clear
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) const DEFAULT_BACKENDS: usize = 6;
 pub(crate) const DEFAULT_SCHEME: SchemeShape = SchemeShape { k: 4, m: 2 };
 /// Largest k+m: durable slots are one bit each of 64, and one slot a backend.
 const SHARDS_MAX: usize = 64;
+/// Region of a server that is told none.
+pub(crate) const DEFAULT_REGION: &str = "us-east-1";
 /// Control plane, where no port is given.
 const CLUSTER_PORT: u16 = 9010;
 /// How long requests under way may take to finish after SIGTERM.
@@ -171,7 +173,7 @@ impl ServerConfig {
             admin_listen: settings.parsed("admin_listen", address)?.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9001))),
             backends: backends(settings)?,
             scheme: settings.parsed("scheme", SchemeShape::from_str)?,
-            region: settings.parsed("region", place)?.unwrap_or_else(|| "us-east-1".to_owned()),
+            region: settings.parsed("region", place)?.unwrap_or_else(|| DEFAULT_REGION.to_owned()),
             domains: domains(settings)?,
             cluster: cluster(settings)?,
             tls: tls(settings)?,

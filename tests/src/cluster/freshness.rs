@@ -68,8 +68,10 @@ fn contradiction(changes: &[&Record], read: &Record, seen: Option<&str>) -> Opti
             // Absent from the beginning, or by a deletion; the best excuse is the one that may have happened last.
             let deletions = changes.iter().filter(|c| c.operation == Operation::Delete && c.invoked < read.returned.at);
             let last_excuse = deletions.map(|deletion| end(deletion)).max();
-            let written = changes.iter().filter(|c| c.operation.writes().is_some() && c.returned.outcome == Outcome::Done);
-            let lost = written.filter(|c| c.returned.at < read.invoked).find(|c| last_excuse.is_none_or(|e| c.invoked > e));
+            let written =
+                changes.iter().filter(|c| c.operation.writes().is_some() && c.returned.outcome == Outcome::Done);
+            let lost =
+                written.filter(|c| c.returned.at < read.invoked).find(|c| last_excuse.is_none_or(|e| c.invoked > e));
             lost.map(|lost| format!("absent, but acknowledged: {lost:?}"))
         }
     }

@@ -62,7 +62,8 @@ impl Network {
                 run("ip", &["link", "add", &uplink, "type", "veth", "peer", "name", "uplink", "netns", &switch]).is_ok()
             })
             .unwrap_or_else(|| {
-                let again = ["link", "add", "hf-up", "type", "veth", "peer", "name", "uplink", "netns", switch.as_str()];
+                let again =
+                    ["link", "add", "hf-up", "type", "veth", "peer", "name", "uplink", "netns", switch.as_str()];
                 panic!("no cable to the switch: {:?}", run("ip", &again))
             });
         let own = format!("{}/24", self.address(Party::Clients));
@@ -78,7 +79,10 @@ impl Network {
         let namespace = self.namespace(host);
         let port = format!("port{host}");
         must_run("ip", &["netns", "add", &namespace]);
-        self.ip_in(&self.switch(), &["link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &namespace]);
+        self.ip_in(
+            &self.switch(),
+            &["link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &namespace],
+        );
         self.plug_in(&port);
         let address = format!("{}/24", self.address(Party::Host(host)));
         self.ip_in(&namespace, &["address", "add", &address, "dev", "eth0"]);

@@ -219,7 +219,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn carry_out(kv: &mut MemoryKv, kind: Kind) -> Result<Reply, MetadataError> {
-        let (result, batch) = apply(kv, 0, &Command { kind: Some(kind) }).unwrap();
+        let (result, batch) = apply(kv, 0, 1, &Command { kind: Some(kind), once: None }).unwrap();
         kv.write(batch);
         result
     }

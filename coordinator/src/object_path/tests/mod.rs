@@ -74,7 +74,14 @@ fn cluster_map(epoch: u64) -> ClusterMap {
         intent: BackendIntent::Active,
         node: node_id(number),
     };
-    ClusterMap { cluster: ClusterId([3; 16]), nodes: Vec::new(), backends: (0..N + 2).map(record).collect(), table, promise: Default::default(), proof: None }
+    ClusterMap {
+        cluster: ClusterId([3; 16]),
+        nodes: Vec::new(),
+        backends: (0..N + 2).map(record).collect(),
+        table,
+        promise: Default::default(),
+        proof: None,
+    }
 }
 
 /// The node that has backend `number`.
