@@ -38,6 +38,11 @@ mod window;
 
 #[cfg(test)]
 mod tests;
+/// The same tests once more, with every backend on a node of its own behind the transport.
+#[cfg(test)]
+#[path = "tests/mod.rs"]
+#[expect(clippy::duplicate_mod, reason = "the tests ask by their module's name how to reach the backends")]
+mod tests_over_nodes;
 
 pub use api::*;
 pub(crate) use checksum::checksum_of;
@@ -55,6 +60,7 @@ use holdfast_proto::manifest::{ObjectVersion, Part, Segment};
 use holdfast_proto::node::NodeClient;
 use holdfast_proto::{BackendId, BucketId, Epoch, ErrorKind, SegmentId, Slot, VersionId};
 use in_flight::InFlight;
+use parking_lot::Mutex;
 use segment_writer::Patience;
 use shared::{Codecs, Shared, now_ms, random_id_bytes};
 use std::collections::HashSet;
@@ -134,6 +140,7 @@ impl ObjectPath {
             digests: DigestPool::new(),
             codecs: Codecs::default(),
             backend_memory: BackendMemory::new(READ_FAILURE),
+            slow_reads: Mutex::default(),
             hung_writes: BackendMemory::new(WRITE_HANG),
             hedge: HedgePolicy::new(),
             patience,

@@ -140,6 +140,14 @@ impl CallEnd {
         self.call.ends[self.side as usize]
     }
 
+    /// The other side gave up. At the deadline both do, and either may be the first to.
+    fn cancelled(&self) -> TransportError {
+        match Instant::now() < self.call.deadline {
+            true => TransportError::Cancelled,
+            false => TransportError::Timeout { peer: self.peer() },
+        }
+    }
+
     fn has_finished(&self) -> bool {
         self.call.finished.lock()[self.side as usize]
     }
@@ -155,7 +163,7 @@ impl Channel for CallEnd {
         tokio::select! {
             biased;
             error = self.call.doom(self.peer()) => return Err(error),
-            room = self.outgoing().wait_for_room(&frame) => room.map_err(|_| TransportError::Cancelled)?,
+            room = self.outgoing().wait_for_room(&frame) => room.map_err(|_| self.cancelled())?,
         }
         self.call.transmit(self.side, frame);
         Ok(())
@@ -184,7 +192,7 @@ impl Channel for CallEnd {
                 self.has_seen_end = true;
                 Ok(None)
             }
-            Err(End::Cancelled) => Err(TransportError::Cancelled),
+            Err(End::Cancelled) => Err(self.cancelled()),
         }
     }
 }

@@ -66,6 +66,8 @@ pub(crate) struct State {
 #[derive(Clone, Default)]
 pub(crate) struct FakeNode {
     pub(crate) state: Arc<State>,
+    /// Answers for this backend alone.
+    only: Option<BackendId>,
 }
 
 pub(crate) fn backend(number: usize) -> BackendId {
@@ -102,7 +104,14 @@ impl FakeNode {
         }
         self.state.released.notify_waiters();
     }
+    /// The same node, as one that has this backend alone.
+    pub(crate) fn only(&self, number: usize) -> Self {
+        Self { state: self.state.clone(), only: Some(backend(number)) }
+    }
     fn faults(&self, backend: BackendId) -> Result<Faults, ShardError> {
+        if self.only.is_some_and(|only| only != backend) {
+            return Err(ShardError::NoSuchBackend { backend });
+        }
         let faults = self.state.backends.lock().get(&backend).map(|b| b.faults.clone());
         let faults = faults.ok_or(ShardError::NoSuchBackend { backend })?;
         if faults.is_unavailable {
@@ -283,13 +292,13 @@ impl NodeClient for FakeNode {
             location: String::new(),
             health: BackendHealth::Online,
             reason: String::new(),
-            capacity_bytes: 0,
+            capacity_bytes: 1 << 40,
             free_bytes: 0,
             used_bytes: 0,
             shard_count: 0,
             scrubbed_ms: 0,
         };
-        ids.into_iter().map(status).collect()
+        ids.into_iter().filter(|id| self.only.is_none_or(|only| only == *id)).map(status).collect()
     }
 
     async fn add_backend(&self, _: NodeId, _: &str, _: &str) -> Result<BackendStatus, ShardError> {
