@@ -53,9 +53,7 @@ impl Bounds {
     /// First and last (exclusive; empty for none) key of a family that is ordered by object key.
     pub(super) fn of_family(&self, family: Family) -> (Vec<u8>, Vec<u8>) {
         match family {
-            Family::Versions | Family::Uploads => {
-                (keys::escaped_border(&self.start), keys::escaped_border(&self.end))
-            }
+            Family::Versions | Family::Uploads => (keys::escaped_border(&self.start), keys::escaped_border(&self.end)),
             _ => (self.start.to_vec(), self.end.to_vec()),
         }
     }
@@ -163,7 +161,8 @@ mod tests {
         let border: Bytes = keys::object(BucketId(1), "m").into();
         let left = Bounds { end: border.clone(), ..Bounds::everything() };
         let right = Bounds { start: border, ..Bounds::everything() };
-        for (bounds, expected) in [(left, vec!["a"]), (right, vec!["m", "z"]), (Bounds::everything(), vec!["a", "m", "z"])]
+        for (bounds, expected) in
+            [(left, vec!["a"]), (right, vec!["m", "z"]), (Bounds::everything(), vec!["a", "m", "z"])]
         {
             let view = RangeView { view: &kv, bounds };
             let mut seen = Vec::new();

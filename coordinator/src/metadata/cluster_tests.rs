@@ -2,12 +2,12 @@
 //! that lose what was not synced, changes of members and splits while a register per key is written and read.
 
 use super::api::*;
-use super::service::ConsensusService;
-use super::simulated_disk::SimulatedDisk;
-use super::store::{MetadataFiles, MetadataStore, NodeOptions, ROOT};
 use super::consensus::Consensus;
 use super::kv::{Family, KvView, Scan};
 use super::runtime::seed_thread;
+use super::service::ConsensusService;
+use super::simulated_disk::SimulatedDisk;
+use super::store::{MetadataFiles, MetadataStore, NodeOptions, ROOT};
 use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_proto::cluster::{NodeAddresses, NodeIdentity, NodeIntent, NodeRecord, Roles};
@@ -65,11 +65,7 @@ impl Cluster {
         seed_thread(seed);
         let network = LocalNetwork::new(LocalOptions { seed, ..LocalOptions::default() });
         let jitter = Duration::from_millis(2);
-        network.set_every_link(LinkConditions {
-            delay: Duration::from_millis(1),
-            jitter,
-            ..LinkConditions::default()
-        });
+        network.set_every_link(LinkConditions { delay: Duration::from_millis(1), jitter, ..LinkConditions::default() });
         let mut cluster = Self { network, disks: BTreeMap::new(), stores: BTreeMap::new(), records: Vec::new() };
         for node in 1..=count {
             cluster.disks.insert(node, SimulatedDisk::new(Duration::from_millis(1)));
@@ -94,7 +90,8 @@ impl Cluster {
         let transport: Arc<dyn Transport> = Arc::new(self.network.join(identity, switch.clone()));
         let files = MetadataFiles::Simulated(self.disks[&node].clone());
         let options = NodeOptions { files, node: NodeId(node), cluster: CLUSTER, transport };
-        let store = if node == 1 { MetadataStore::open_first(options).await } else { MetadataStore::join(options).await };
+        let store =
+            if node == 1 { MetadataStore::open_first(options).await } else { MetadataStore::join(options).await };
         let store = store.unwrap();
         *switch.0.lock() = Some(Arc::new(store.consensus_service()));
         store.set_nodes(self.records.clone());
@@ -335,7 +332,8 @@ async fn a_partitioned_minority_neither_writes_nor_reads_stale() {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(20) {
         let before = registers.seen("a");
-        if let Ok(Ok(found)) = tokio::time::timeout(Duration::from_secs(2), value(&cut_off, registers.bucket, "a")).await
+        if let Ok(Ok(found)) =
+            tokio::time::timeout(Duration::from_secs(2), value(&cut_off, registers.bucket, "a")).await
         {
             assert!(found >= before, "{found} was read on the side that is cut off, after {before}");
         }

@@ -333,7 +333,10 @@ pub(super) enum Reply {
     Deleted(Deleted),
     VersionName(String),
     /// Of a fence: whether the range holds anything of the bucket, and where the range ends (empty: never).
-    Fenced { is_empty: bool, end: Bytes },
+    Fenced {
+        is_empty: bool,
+        end: Bytes,
+    },
     /// The number of a range.
     Range(u32),
     /// The range does not hold that key (any more). Nothing was done.

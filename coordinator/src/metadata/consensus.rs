@@ -70,6 +70,9 @@ pub(super) trait Consensus: Send + Sync {
     /// Asks for the state to be flushed and the log before it to be dropped, soon.
     async fn flush(&self) -> MetadataResult<()>;
 
+    /// Drops the log before the last flush if nobody else can need it: if this node is the only voter.
+    async fn drop_log_if_lone(&self) -> MetadataResult<()>;
+
     /// Stops the group. What was acknowledged stays.
     async fn shutdown(&self) -> MetadataResult<()>;
 }

@@ -110,6 +110,9 @@ impl Group {
         // A blank entry committed and applied puts everything before it behind us.
         let recovered = tokio::time::timeout(RECOVERY_LIMIT, self.raft.write_blank()).await;
         recovered.map_err(|_| "replay took too long".to_owned())?.map_err(|e| e.to_string())?;
+        // What is published of the state follows a little later.
+        let leads = self.raft.wait(Some(RECOVERY_LIMIT)).metrics(|m| m.state.is_leader(), "the lone voter says so");
+        leads.await.map_err(|e| e.to_string())?;
         Ok(())
     }
 
@@ -222,9 +225,10 @@ impl Consensus for Group {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
-        let silent = metrics.heartbeat.iter().flatten().map(|(node, heard)| {
-            (*node, heard.as_ref().map_or(Duration::MAX, |heard| heard.into_inner().elapsed()))
-        });
+        let silent =
+            metrics.heartbeat.iter().flatten().map(|(node, heard)| {
+                (*node, heard.as_ref().map_or(Duration::MAX, |heard| heard.into_inner().elapsed()))
+            });
         let last = metrics.last_log_index.unwrap_or(0);
         let behind = metrics.replication.iter().flatten();
         Members {
@@ -268,6 +272,25 @@ impl Consensus for Group {
             .map_err(|e| MetadataError::Unavailable { reason: format!("ask for a flush: {e}") })
     }
 
+    async fn drop_log_if_lone(&self) -> MetadataResult<()> {
+        let members = self.members();
+        if !self.state.is_lone() || !members.learners.is_empty() {
+            return Ok(());
+        }
+        let (flushed, purged) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.snapshot, metrics.purged)
+        };
+        match flushed {
+            Some(flushed) if Some(flushed) > purged => {
+                let asked = self.raft.trigger().purge_log(flushed.index).await;
+                asked.map_err(|e| MetadataError::Unavailable { reason: format!("drop the log: {e}") })
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn shutdown(&self) -> MetadataResult<()> {
         self.raft.shutdown().await.map_err(|e| MetadataError::Unavailable { reason: format!("stop the group: {e}") })
     }
@@ -280,4 +303,3 @@ pub(super) fn done(reply: Reply) -> MetadataResult<()> {
         other => Err(MetadataError::Unavailable { reason: format!("unexpected reply {other:?}") }),
     }
 }
-

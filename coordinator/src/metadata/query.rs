@@ -14,18 +14,56 @@ use holdfast_proto::{BucketId, SegmentId, VersionId};
 /// What is asked of a range.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Query {
-    Version { bucket: BucketId, key: String, selector: VersionSelector },
+    Version {
+        bucket: BucketId,
+        key: String,
+        selector: VersionSelector,
+    },
     /// Of the part of the bucket that the range holds, from `from` on (a border).
-    List { bucket: BucketId, request: ListRequest, from: Vec<u8> },
-    Versions { bucket: BucketId, request: ListVersionsRequest, from: Vec<u8> },
-    Uploads { bucket: BucketId, request: ListVersionsRequest, from: Vec<u8> },
-    Upload { bucket: BucketId, key: String, upload: VersionId },
-    Parts { bucket: BucketId, key: String, upload: VersionId, after: u32, limit: usize },
-    Garbage { limit: usize },
+    List {
+        bucket: BucketId,
+        request: ListRequest,
+        from: Vec<u8>,
+    },
+    Versions {
+        bucket: BucketId,
+        request: ListVersionsRequest,
+        from: Vec<u8>,
+    },
+    Uploads {
+        bucket: BucketId,
+        request: ListVersionsRequest,
+        from: Vec<u8>,
+    },
+    Upload {
+        bucket: BucketId,
+        key: String,
+        upload: VersionId,
+    },
+    Parts {
+        bucket: BucketId,
+        key: String,
+        upload: VersionId,
+        after: u32,
+        limit: usize,
+    },
+    Garbage {
+        limit: usize,
+    },
     /// Of a segment that a key of this range refers to; the range is the one that holds `from`.
-    Owner { segment: SegmentId, from: Vec<u8> },
-    Segments { after: Option<SegmentId>, limit: usize, from: Vec<u8> },
-    IsEmpty { bucket: BucketId, from: Vec<u8> },
+    Owner {
+        segment: SegmentId,
+        from: Vec<u8>,
+    },
+    Segments {
+        after: Option<SegmentId>,
+        limit: usize,
+        from: Vec<u8>,
+    },
+    IsEmpty {
+        bucket: BucketId,
+        from: Vec<u8>,
+    },
 }
 
 /// What was found.
@@ -93,15 +131,11 @@ impl Query {
             Self::Parts { bucket, key, upload, after, limit } => {
                 match state::load_upload(&view, *bucket, key, *upload)? {
                     None => Found::Parts(None),
-                    Some(_) => {
-                        Found::Parts(Some(state::list_parts(&view, *bucket, key, *upload, *after, *limit)?))
-                    }
+                    Some(_) => Found::Parts(Some(state::list_parts(&view, *bucket, key, *upload, *after, *limit)?)),
                 }
             }
             Self::Garbage { limit } => Found::Garbage(garbage_rows(&view, group, *limit)?),
-            Self::Owner { segment, .. } => {
-                Found::Owner(state::segment_record(&view, *segment)?.map(Box::new), end())
-            }
+            Self::Owner { segment, .. } => Found::Owner(state::segment_record(&view, *segment)?.map(Box::new), end()),
             Self::Segments { after, limit, .. } => Found::Segments(segment_rows(&view, *after, *limit)?, end()),
             Self::IsEmpty { bucket, .. } => Found::IsEmpty(state::is_empty(&view, *bucket)?, end()),
         })
@@ -130,11 +164,7 @@ fn garbage_rows<V: KvView>(state: &V, group: u32, limit: usize) -> KvResult<Vec<
     Ok(found)
 }
 
-fn segment_rows<V: KvView>(
-    view: &V,
-    after: Option<SegmentId>,
-    limit: usize,
-) -> KvResult<Vec<(SegmentOwner, Segment)>> {
+fn segment_rows<V: KvView>(view: &V, after: Option<SegmentId>, limit: usize) -> KvResult<Vec<(SegmentOwner, Segment)>> {
     let mut ids = Vec::new();
     let from = after.map(|id| [id.0.as_slice(), &[0]].concat()).unwrap_or_default();
     view.scan(Family::Segments, &from, &mut |key, _, _| {

@@ -139,8 +139,7 @@ impl WireQuery {
                 Query::Version { bucket, key: self.key, selector }
             }
             LIST => {
-                let request =
-                    ListRequest { prefix: self.prefix, delimiter: self.delimiter, after: self.after, limit };
+                let request = ListRequest { prefix: self.prefix, delimiter: self.delimiter, after: self.after, limit };
                 Query::List { bucket, request, from }
             }
             VERSIONS => Query::Versions { bucket, request: versions, from },
@@ -451,8 +450,7 @@ mod tests {
             checksum_algorithms: vec!["CRC32".into()],
             storage_class: "S".into(),
         };
-        let version =
-            VersionEntry { entry: entry.clone(), version: "v".into(), is_latest: true, delete_marker: true };
+        let version = VersionEntry { entry: entry.clone(), version: "v".into(), is_latest: true, delete_marker: true };
         let upload = UploadEntry { key: key.clone(), upload: Upload { created_ms: 4, ..Upload::default() } };
         let segment = Segment { pg: 3, ..Segment::default() };
         let owner = SegmentOwner { bucket, key, version: id, part: Some(2) };

@@ -122,8 +122,7 @@ impl GroupState {
             .map_err(|e| KvError { reason: format!("how far group {} has applied: {e}", self.group) })?;
         self.set_applied(applied.unwrap_or_default());
         let bounds = Bounds::load(self.store.as_ref(), self.group)?;
-        *self.lineage.write() =
-            WireGroup { group: self.group, parent: bounds.parent, split_index: bounds.split_index };
+        *self.lineage.write() = WireGroup { group: self.group, parent: bounds.parent, split_index: bounds.split_index };
         self.reload_root()
     }
 
@@ -265,8 +264,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let applied = Applied { last: meta.last_log_id, membership: meta.last_membership.clone() };
         let row = serde_json::to_vec(&applied).map_err(io::Error::other)?;
         let group = self.state.group;
-        let installed =
-            self.state.store.off_thread(move |store| snapshot::install(store, group, row, &staged)).await;
+        let installed = self.state.store.off_thread(move |store| snapshot::install(store, group, row, &staged)).await;
         installed.and_then(|()| self.state.reload()).map_err(|error| {
             tracing::error!(%error, group, "a snapshot cannot be installed; the group stops here");
             self.state.has_failed.store(true, Ordering::Release);

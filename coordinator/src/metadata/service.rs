@@ -133,11 +133,7 @@ async fn snapshot(inner: &Inner, first: Frame, channel: &mut dyn Channel) -> Res
 }
 
 /// Receives the rows; the inner error is this node's, the outer one the caller's or the channel's.
-async fn stage(
-    inner: &Inner,
-    group: u32,
-    channel: &mut dyn Channel,
-) -> Result<Result<Staged, String>, TransportError> {
+async fn stage(inner: &Inner, group: u32, channel: &mut dyn Channel) -> Result<Result<Staged, String>, TransportError> {
     let mut incoming = match inner.staging.begin(group) {
         Ok(incoming) => incoming,
         Err(error) => return Ok(Err(error.to_string())),

@@ -115,7 +115,11 @@ impl SimulatedDisk {
 
 impl Contents {
     fn check(&self, opening: u64) -> io::Result<()> {
-        if self.opening == opening { Ok(()) } else { Err(io::Error::other("the process that opened this disk has ended")) }
+        if self.opening == opening {
+            Ok(())
+        } else {
+            Err(io::Error::other("the process that opened this disk has ended"))
+        }
     }
 }
 

@@ -597,11 +597,7 @@ impl Metadata for MetadataStore {
         self.segment_owner_in_ranges(segment).await
     }
 
-    async fn segments(
-        &self,
-        after: Option<SegmentId>,
-        limit: usize,
-    ) -> MetadataResult<Vec<(SegmentOwner, Segment)>> {
+    async fn segments(&self, after: Option<SegmentId>, limit: usize) -> MetadataResult<Vec<(SegmentOwner, Segment)>> {
         self.segments_of_ranges(after, limit).await
     }
 

@@ -128,12 +128,7 @@ fn target_voters(candidates: &[Candidate], members: &Members, wish: Wish) -> BTr
     if chosen.is_empty() { members.voters.clone() } else { chosen }
 }
 
-fn missing_learner(
-    candidates: &[Candidate],
-    members: &Members,
-    wish: Wish,
-    target: &BTreeSet<u64>,
-) -> Option<u64> {
+fn missing_learner(candidates: &[Candidate], members: &Members, wish: Wish, target: &BTreeSet<u64>) -> Option<u64> {
     let is_member = |node: &u64| members.voters.contains(node) || members.learners.contains(node);
     let wanted = candidates.iter().filter(|c| c.is_staying && (wish.is_everywhere || target.contains(&c.node)));
     wanted.map(|candidate| candidate.node).find(|node| !is_member(node))
@@ -159,12 +154,7 @@ fn keeps_quorum(members: &Members, voters: &BTreeSet<u64>, me: u64) -> bool {
     })
 }
 
-fn surplus_learner(
-    candidates: &[Candidate],
-    members: &Members,
-    wish: Wish,
-    target: &BTreeSet<u64>,
-) -> Option<u64> {
+fn surplus_learner(candidates: &[Candidate], members: &Members, wish: Wish, target: &BTreeSet<u64>) -> Option<u64> {
     let stays = |node: &u64| candidates.iter().any(|c| c.node == *node && c.is_staying);
     let is_wanted = |node: &&u64| target.contains(node) || (wish.is_everywhere && stays(node));
     // Of nodes nobody has told us of we know nothing: they stay.
@@ -277,11 +267,10 @@ mod tests {
     fn leaders_are_spread_and_stay_while_a_voter_is_away() {
         let three = nodes("1:r/a 2:r/b 3:r/c");
         let leads = |group| plan(&three, &led_by_first(&[1, 2, 3], &[]), Wish { group, ..RANGE }, 1);
-        assert_eq!([leads(0), leads(1), leads(2)], [
-            None,
-            Some(MemberChange::Transfer(2)),
-            Some(MemberChange::Transfer(3)),
-        ]);
+        assert_eq!(
+            [leads(0), leads(1), leads(2)],
+            [None, Some(MemberChange::Transfer(2)), Some(MemberChange::Transfer(3)),]
+        );
         let mut members = led_by_first(&[1, 2, 3], &[]);
         members.silent.insert(3, SILENT);
         assert_eq!(plan(&three, &members, Wish { group: 1, ..RANGE }, 1), None);

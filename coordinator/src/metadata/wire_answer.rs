@@ -69,8 +69,7 @@ pub(super) struct WireError {
 }
 
 /// Conditions that can fail, by their number on the wire.
-const CONDITIONS: [&str; 4] =
-    ["If-Match", "If-None-Match", "x-amz-if-match-last-modified-time", "x-amz-if-match-size"];
+const CONDITIONS: [&str; 4] = ["If-Match", "If-None-Match", "x-amz-if-match-last-modified-time", "x-amz-if-match-size"];
 
 impl WireAnswer {
     pub(super) fn of(result: &ApplyResult) -> Self {
@@ -78,10 +77,9 @@ impl WireAnswer {
             Ok(Reply::Done) => Outcome::Done(true),
             Ok(Reply::Bucket(bucket)) => Outcome::Bucket((**bucket).clone()),
             Ok(Reply::Version(version)) => Outcome::Version((**version).clone()),
-            Ok(Reply::Deleted(deleted)) => Outcome::Deleted(WireDeleted {
-                version: deleted.version.clone(),
-                delete_marker: deleted.delete_marker,
-            }),
+            Ok(Reply::Deleted(deleted)) => {
+                Outcome::Deleted(WireDeleted { version: deleted.version.clone(), delete_marker: deleted.delete_marker })
+            }
             Ok(Reply::VersionName(name)) => Outcome::VersionName(name.clone()),
             Ok(Reply::Fenced { is_empty, end }) => {
                 Outcome::Fenced(WireFenced { is_empty: *is_empty, end: end.clone() })
@@ -106,9 +104,9 @@ impl WireAnswer {
             Some(Outcome::Range(range)) => Ok(Reply::Range(range)),
             Some(Outcome::WrongRange(_)) => Ok(Reply::WrongRange),
             Some(Outcome::Refused(error)) => Err(error.into_error()),
-            None => Err(MetadataError::Unavailable {
-                reason: "an answer of a kind this build does not know".to_owned(),
-            }),
+            None => {
+                Err(MetadataError::Unavailable { reason: "an answer of a kind this build does not know".to_owned() })
+            }
         }
     }
 }
@@ -122,9 +120,7 @@ impl WireError {
             MetadataError::BucketNotEmpty { bucket } => plain(3, bucket),
             MetadataError::NoSuchKey => plain(4, ""),
             MetadataError::NoSuchVersion { version } => plain(5, version),
-            MetadataError::NoSuchUpload { upload } => {
-                Self { id: Bytes::copy_from_slice(&upload.0), ..plain(6, "") }
-            }
+            MetadataError::NoSuchUpload { upload } => Self { id: Bytes::copy_from_slice(&upload.0), ..plain(6, "") },
             MetadataError::InvalidPart { number } => Self { number: u64::from(*number), ..plain(7, "") },
             MetadataError::PreconditionFailed { condition } => plain(8, condition),
             MetadataError::NoSuchAccessKey { access_key } => plain(9, access_key),

@@ -147,11 +147,7 @@ impl LogDatabase {
     }
 }
 
-async fn write_simulated(
-    disk: Arc<SimulatedDisk>,
-    mut requests: mpsc::Receiver<Request>,
-    has_failed: Arc<AtomicBool>,
-) {
+async fn write_simulated(disk: Arc<SimulatedDisk>, mut requests: mpsc::Receiver<Request>, has_failed: Arc<AtomicBool>) {
     let opening = disk.opening();
     let mut failed: Option<String> = None;
     while let Some(first) = requests.recv().await {

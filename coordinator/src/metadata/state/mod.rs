@@ -25,12 +25,7 @@ pub(super) use uploads::{list_parts, load_upload};
 
 /// Applies one command to the state that `view` shows. An error in the outer result means the state cannot be read;
 /// a refusal is an inner one and leaves the batch empty. `index` is that of the command in the group's log.
-pub(super) fn apply<V: KvView>(
-    view: &V,
-    range: u32,
-    index: u64,
-    command: &Command,
-) -> KvResult<(ApplyResult, Batch)> {
+pub(super) fn apply<V: KvView>(view: &V, range: u32, index: u64, command: &Command) -> KvResult<(ApplyResult, Batch)> {
     let view = RangeView::of_group(view, range)?;
     let mut apply = Apply { view: &view, range, index, batch: Batch::default(), next_garbage: None };
     if let Some(once) = &command.once

@@ -136,7 +136,8 @@ impl Inner {
         kind: &Kind,
         sequence: &Sequence<'_>,
     ) -> MetadataResult<Try<MetadataResult<Reply>>> {
-        let is_lone = here.check_lone()?;
+        here.check_lone()?;
+        let is_lone = here.state().is_lone();
         let once = (!is_lone).then(|| sequence.once());
         let command = Command { kind: Some(kind.clone()), once };
         let ordered = match is_lone {
