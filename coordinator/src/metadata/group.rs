@@ -111,8 +111,9 @@ impl Group {
         let recovered = tokio::time::timeout(RECOVERY_LIMIT, self.raft.write_blank()).await;
         recovered.map_err(|_| "replay took too long".to_owned())?.map_err(|e| e.to_string())?;
         // What is published of the state follows a little later.
-        let leads = self.raft.wait(Some(RECOVERY_LIMIT)).metrics(|m| m.state.is_leader(), "the lone voter says so");
-        leads.await.map_err(|e| e.to_string())?;
+        let published = self.raft.wait(Some(RECOVERY_LIMIT));
+        let leads = published.metrics(|m| m.state.is_leader(), "the lone voter says so").await;
+        leads.map_err(|e| e.to_string())?;
         Ok(())
     }
 
