@@ -2,6 +2,7 @@
 
 use super::{columns, words};
 use holdfast_proto::admin::{NodeView, TokenView};
+use holdfast_sdk::byte_size;
 
 /// One line each.
 pub(crate) fn nodes(nodes: &[NodeView]) -> String {
@@ -14,7 +15,7 @@ pub(crate) fn nodes(nodes: &[NodeView]) -> String {
             0 => node.backends.to_string(),
             offline => format!("{} ({offline} offline)", node.backends),
         };
-        let used = format!("{} of {}", words::bytes(node.used_bytes), words::bytes(node.capacity_bytes));
+        let used = format!("{} of {}", byte_size::format(node.used_bytes), byte_size::format(node.capacity_bytes));
         vec![
             record.name.clone(),
             node.state.clone(),

@@ -62,7 +62,6 @@ pub(crate) async fn of_first_node(
         None => metadata.cluster_map().await.map_err(|e| failed("read the cluster map", &e))?,
     };
     if let Some(map) = map {
-
         Plan::forget(lock.path())?;
         let scheme = Scheme::from_code(map.table.scheme).map_err(|e| failed("read the cluster map's scheme", &e))?;
         first_start::check_later_start(config, &map.backends, SchemeShape { k: scheme.k(), m: scheme.m() })?;
@@ -153,4 +152,3 @@ fn format_backend(backend: &first_start::PlannedBackend, cluster: ClusterId) -> 
     })?;
     Ok(())
 }
-

@@ -1,11 +1,11 @@
 //! This server's place in a cluster while it starts: it has one already, gets one by joining, or makes one as the first
 //! node.
 
-use super::config::ServerConfig;
 use super::cluster::files::NodeFiles;
 use super::cluster::join::{addresses, ensure_joined};
 use super::cluster::late_transport::LateTransport;
 use super::cluster::network::Network;
+use super::config::ServerConfig;
 use crate::failure::Failure;
 use holdfast_coordinator::admin::{Clock, Code};
 use holdfast_coordinator::membership::{Founder, found};
@@ -71,14 +71,18 @@ impl Member {
             authority_seed: rand::rng().random(),
             now_ms: self.clock.now_ms(),
         };
-        let credentials = found(metadata, founder)
-            .await
-            .map_err(|e| Failure::new(Code::StartFailed, format!("make this server the first node of a cluster: {e}")))?;
+        let credentials = found(metadata, founder).await.map_err(|e| {
+            Failure::new(Code::StartFailed, format!("make this server the first node of a cluster: {e}"))
+        })?;
         self.files.keep_credentials(&credentials)?;
         self.open_network(config, credentials)
     }
 
-    fn open_network(&mut self, config: &ServerConfig, credentials: holdfast_trust::NodeCredentials) -> Result<(), Failure> {
+    fn open_network(
+        &mut self,
+        config: &ServerConfig,
+        credentials: holdfast_trust::NodeCredentials,
+    ) -> Result<(), Failure> {
         let network =
             Network::start(credentials, config.cluster.listen, self.files.clone(), self.clock.clone()).map(Arc::new)?;
         self.late.set(network.transport());

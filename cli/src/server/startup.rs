@@ -18,10 +18,10 @@ use super::storage_only::{self, serve_data};
 use super::{metrics, tls};
 use crate::failure::Failure;
 use holdfast_codec::Scheme;
-use holdfast_coordinator::admin::{self, AdminParts, Code, Forwarding};
+use holdfast_coordinator::admin::{self, AdminParts, Code, Forwarding, MembershipParts};
 use holdfast_coordinator::health::{HealthOptions, HealthWatch};
 use holdfast_coordinator::layout::Layout;
-use holdfast_coordinator::leader::LeaderView;
+use holdfast_coordinator::leader::{Leader, LeaderView};
 use holdfast_coordinator::maintenance::{MaintenanceOptions, MaintenanceParts, ServerFacts, keep};
 use holdfast_coordinator::membership::{MembershipService, Renewals};
 use holdfast_coordinator::metadata::{ClusterMap, Metadata, MetadataFiles, MetadataStore, NodeOptions};
@@ -125,47 +125,59 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
     };
     let parts = MaintenanceParts {
         metadata: metadata.clone(),
-        node: nodes,
+        node: nodes.clone(),
         layout: layout.clone(),
         rebuilder: Arc::new(objects.clone()),
         activity: Arc::new(activity),
     };
-    let (leads, leading) = watch::channel(false);
+    let is_leading = store.leader() == Leader::Here;
+    let (leads, leading) = watch::channel(is_leading);
     let (kept, keeper) = keep(parts, maintenance_options(&config), leading, shutdown.clone());
     let relay = HintRelay { hints: damage, leader: leader.clone(), kept: kept.clone(), transport: member.late.clone() };
     tokio::spawn(relay.run());
     tokio::spawn(map_watch::follow(store.clone(), layout.clone(), member.network.clone(), leads, shutdown.clone()));
 
     let s3_endpoint = format!("{}://{}", if tls.is_some() { "https" } else { "http" }, reachable(s3_address));
+    let mut membership = None;
+    if let Some(network) = &member.network {
+        let services = &network.services;
+        let peers = PeerService { objects: objects.clone(), layout: layout.clone(), kept: kept.clone() };
+        services.serve(&[Rpc::Activity, Rpc::DamageHints], Arc::new(peers));
+        let service = MembershipService::new(Arc::new(store.clone()), network.own(), network.clock.clone());
+        services.serve(MEMBERSHIP_RPCS, Arc::new(service));
+        let health = HealthWatch::new(network.own(), network.transport(), layout.clone(), HealthOptions::default());
+        services.serve(&[Rpc::ConsensusPing], health.clone());
+        tokio::spawn(health.clone().run(shutdown.clone()));
+        let (known, own) = (layout.clone(), network.own());
+        let coordinators = move || map_watch::coordinators(&known.current().nodes, own);
+        let addresses = network.addresses(s3_endpoint.clone(), format!("http://{}", reachable(admin_address)));
+        let announcing = announce::run(network.clone(), addresses, coordinators.clone(), changed, shutdown.clone());
+        tokio::spawn(announcing);
+        tokio::spawn(renewals(network, Box::new(coordinators)).run());
+        membership = Some(MembershipParts {
+            metadata: Arc::new(store.clone()),
+            health,
+            own,
+            layout: layout.clone(),
+            leader: leader.clone(),
+            node: nodes.clone(),
+        });
+    }
     let (router, forwarded) = admin::router(AdminParts {
         operations: Arc::new(MaintainedStore {
-            kept: kept.clone(),
-            facts: ServerFacts { version: env!("CARGO_PKG_VERSION").to_owned(), s3_endpoint: s3_endpoint.clone() },
+            kept,
+            facts: ServerFacts { version: env!("CARGO_PKG_VERSION").to_owned(), s3_endpoint },
         }),
         metadata: metadata.clone(),
         render_metrics: metrics::renderer(recorder),
         clock,
         writable_backends_min: shape.k + 1,
         forwarding: member.network.as_ref().map(|network| Forwarding { leader, transport: network.transport() }),
+        node: nodes,
+        membership,
     });
     if let Some(network) = &member.network {
-        let services = &network.services;
-        services.serve(METADATA_RPCS, Arc::new(store.consensus_service()));
-        let peers = PeerService { objects: objects.clone(), layout: layout.clone(), kept };
-        services.serve(&[Rpc::Activity, Rpc::DamageHints], Arc::new(peers));
-        services.serve(&[Rpc::AdminForward], Arc::new(forwarded));
-        let membership = MembershipService::new(Arc::new(store.clone()), network.own(), network.clock.clone());
-        services.serve(MEMBERSHIP_RPCS, Arc::new(membership));
-        let health = HealthWatch::new(network.own(), network.transport(), layout.clone(), HealthOptions::default());
-        services.serve(&[Rpc::ConsensusPing], health.clone());
-        tokio::spawn(health.run(shutdown.clone()));
-        let known = layout.clone();
-        let own = network.own();
-        let coordinators = move || map_watch::coordinators(&known.current().nodes, own);
-        let addresses = network.addresses(s3_endpoint.clone(), format!("http://{}", reachable(admin_address)));
-        let announcing = announce::run(network.clone(), addresses, coordinators.clone(), changed, shutdown.clone());
-        tokio::spawn(announcing);
-        tokio::spawn(renewals(network, Box::new(coordinators)).run());
+        network.services.serve(&[Rpc::AdminForward], Arc::new(forwarded));
     }
 
     let banner = Banner {

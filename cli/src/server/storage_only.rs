@@ -10,10 +10,11 @@ use super::startup::{failed, open_node, report_backends};
 use crate::failure::Failure;
 use holdfast_coordinator::layout::Layout;
 use holdfast_coordinator::metadata::ClusterMap;
+use holdfast_placement::Promise;
 use holdfast_proto::pg_table::PgTable;
 use holdfast_proto::rpc::{Plane, Rpc};
 use holdfast_proto::{Epoch, NodeId};
-use holdfast_storage_node::{FencedNode, Fence, LocalNode, NodeService, ServeLimits};
+use holdfast_storage_node::{Fence, FencedNode, LocalNode, NodeService, ServeLimits};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -65,7 +66,14 @@ pub(crate) async fn start(
     // Until a map comes: the nodes that were last known, at an epoch that every map is newer than.
     let table = PgTable { epoch: Epoch(0), scheme: [0; 4], pgs: Vec::new() };
     let nodes = network.files.nodes()?;
-    let layout = Layout::new(ClusterMap { cluster, nodes, backends: Vec::new(), table });
+    let layout = Layout::new(ClusterMap {
+        cluster,
+        nodes,
+        backends: Vec::new(),
+        table,
+        promise: Promise::default(),
+        proof: None,
+    });
     let own = network.own();
     let known = layout.clone();
     let coordinators = move || -> Vec<NodeId> { map_watch::coordinators(&known.current().nodes, own) };

@@ -8,7 +8,7 @@ use holdfast_proto::admin::*;
 use holdfast_proto::manifest::{AccessKey, Bucket, ObjectVersion, Pair, Part, Segment, Upload, Versioning};
 use holdfast_proto::node::{BackendHealth, BackendStatus};
 use holdfast_proto::pg_table::PgTable;
-use holdfast_proto::{NodeId, BackendId, BucketId, ClusterId, Epoch, ErrorKind, SegmentId, VersionId};
+use holdfast_proto::{BackendId, BucketId, ClusterId, Epoch, ErrorKind, NodeId, SegmentId, VersionId};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;

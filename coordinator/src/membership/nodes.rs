@@ -212,7 +212,14 @@ mod tests {
 
     fn map(nodes: Vec<NodeRecord>) -> ClusterMap {
         let table = PgTable { epoch: Epoch(3), scheme: [0; 4], pgs: Vec::new() };
-        ClusterMap { cluster: ClusterId([1; 16]), nodes, backends: Vec::new(), table, promise: Default::default(), proof: None }
+        ClusterMap {
+            cluster: ClusterId([1; 16]),
+            nodes,
+            backends: Vec::new(),
+            table,
+            promise: Default::default(),
+            proof: None,
+        }
     }
 
     fn announced(id: u8, fresh: bool) -> Announced {

@@ -82,11 +82,6 @@ impl<'v, V: KvView> RangeView<'v, V> {
         Ok(Self { view, bounds: Bounds::load(view, group)? })
     }
 
-    /// Of these bounds.
-    pub(super) fn new(view: &'v V, bounds: Bounds) -> Self {
-        Self { view, bounds }
-    }
-
     /// Its bounds.
     pub(super) fn bounds(&self) -> &Bounds {
         &self.bounds
@@ -169,7 +164,7 @@ mod tests {
         for (bounds, expected) in
             [(left, vec!["a"]), (right, vec!["m", "z"]), (Bounds::everything(), vec!["a", "m", "z"])]
         {
-            let view = RangeView::new(&kv, bounds);
+            let view = RangeView { view: &kv, bounds };
             let mut seen = Vec::new();
             view.scan(Family::Objects, &[], &mut |_, value, _| {
                 seen.push(String::from_utf8_lossy(value).into_owned());

@@ -64,11 +64,17 @@ pub(super) trait Consensus: Send + Sync {
     /// Who takes part.
     fn members(&self) -> Members;
 
+    /// Who leads, as far as is known here.
+    fn leader(&self) -> Option<u64>;
+
     /// Changes who takes part, if this node leads. Returns when it is done, or has failed.
     async fn change_members(&self, change: MemberChange) -> MetadataResult<()>;
 
     /// Asks for the state to be flushed and the log before it to be dropped, soon.
     async fn flush(&self) -> MetadataResult<()>;
+
+    /// Drops the log before the last flush if nobody else can need it: if this node is the only voter.
+    async fn drop_log_if_lone(&self) -> MetadataResult<()>;
 
     /// Stops the group. What was acknowledged stays.
     async fn shutdown(&self) -> MetadataResult<()>;

@@ -110,6 +110,10 @@ impl Group {
         // A blank entry committed and applied puts everything before it behind us.
         let recovered = tokio::time::timeout(RECOVERY_LIMIT, self.raft.write_blank()).await;
         recovered.map_err(|_| "replay took too long".to_owned())?.map_err(|e| e.to_string())?;
+        // What is published of the state follows a little later.
+        let published = self.raft.wait(Some(RECOVERY_LIMIT));
+        let leads = published.metrics(|m| m.state.is_leader(), "the lone voter says so").await;
+        leads.map_err(|e| e.to_string())?;
         Ok(())
     }
 
@@ -218,6 +222,10 @@ impl Consensus for Group {
         applied.map(|_| ()).map_err(|e| MetadataError::Unavailable { reason: format!("group {}: {e}", self.number) })
     }
 
+    fn leader(&self) -> Option<u64> {
+        self.raft.metrics().borrow_watched().current_leader
+    }
+
     fn members(&self) -> Members {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -267,6 +275,25 @@ impl Consensus for Group {
             .snapshot()
             .await
             .map_err(|e| MetadataError::Unavailable { reason: format!("ask for a flush: {e}") })
+    }
+
+    async fn drop_log_if_lone(&self) -> MetadataResult<()> {
+        let members = self.members();
+        if !self.state.is_lone() || !members.learners.is_empty() {
+            return Ok(());
+        }
+        let (flushed, purged) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.snapshot, metrics.purged)
+        };
+        match flushed {
+            Some(flushed) if Some(flushed) > purged => {
+                let asked = self.raft.trigger().purge_log(flushed.index).await;
+                asked.map_err(|e| MetadataError::Unavailable { reason: format!("drop the log: {e}") })
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn shutdown(&self) -> MetadataResult<()> {

@@ -5,7 +5,6 @@
 //! rows the child begins with are not there, and nothing may be built on their absence.
 
 use super::api::{MetadataError, MetadataResult};
-use super::bounds::Bounds;
 use super::group::{Beginning, Group, GroupParts};
 use super::keys;
 use super::kv::{Family, KvResult, KvView, Scan};
@@ -138,11 +137,6 @@ impl Groups {
             return Err(MetadataError::Unavailable { reason });
         }
         self.open(wire.group, Beginning::Elsewhere).await
-    }
-
-    /// The bounds of a range as applied here.
-    pub(super) fn bounds(&self, number: u32) -> KvResult<Bounds> {
-        Bounds::load(self.state.as_ref(), number)
     }
 
     /// Stops all groups, and opens none any more.

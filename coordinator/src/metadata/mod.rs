@@ -6,6 +6,8 @@
 
 pub mod api;
 mod bounds;
+#[cfg(test)]
+mod cluster_tests;
 mod command;
 mod consensus;
 mod entry;

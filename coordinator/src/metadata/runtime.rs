@@ -25,11 +25,11 @@ pub fn seed_thread(seed: u64) {
 
 /// Tokio with the seedable source.
 #[derive(Debug)]
-pub struct Runtime(TokioRuntime);
+pub(super) struct Runtime(TokioRuntime);
 
 /// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
 #[derive(Clone, Debug)]
-pub struct Numbers(u64);
+pub(super) struct Numbers(u64);
 
 impl Numbers {
     fn step(&mut self) -> u64 {

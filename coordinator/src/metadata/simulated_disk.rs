@@ -111,12 +111,6 @@ impl SimulatedDisk {
         let range = (std::ops::Bound::Unbounded, std::ops::Bound::Included(key));
         self.contents.lock().log.range::<[u8], _>(range).next_back().map(|(k, v)| (k.clone(), v.clone()))
     }
-
-    /// Rows of the state as they would be found after a crash now: for tests that look at what is durable.
-    #[cfg(test)]
-    pub(super) fn durable_rows(&self, family: Family) -> usize {
-        self.contents.lock().state[family as usize].len()
-    }
 }
 
 impl Contents {

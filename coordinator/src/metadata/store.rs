@@ -21,6 +21,7 @@ use super::simulated_disk::SimulatedDisk;
 use super::snapshot::{self, Staging};
 use super::state;
 use super::state_store::{FLUSH_BYTES, StateStore};
+use crate::leader::Leader;
 use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_proto::cluster::NodeRecord;
@@ -234,6 +235,20 @@ impl MetadataStore {
                 }
             }
         }
+    }
+
+    /// Who leads the root group, as this node sees it: the one that keeps the store whole.
+    pub fn leader(&self) -> Leader {
+        match self.inner.groups.get(ROOT).and_then(|root| root.leader()) {
+            Some(leader) if leader == self.inner.me => Leader::Here,
+            Some(leader) => Leader::Node(NodeId(leader)),
+            None => Leader::Unknown,
+        }
+    }
+
+    /// The cluster map as this node's copy of the root group has it: behind by the time a message takes.
+    pub fn known_cluster_map(&self) -> MetadataResult<Option<ClusterMap>> {
+        state::cluster_map_row(self.inner.state.as_ref()).map_err(state_error)
     }
 
     fn is_alone(&self) -> MetadataResult<bool> {

@@ -99,7 +99,8 @@ fn target_voters(candidates: &[Candidate], members: &Members, wish: Wish) -> BTr
     // A voter nobody has told us of stays: it is not for this plan to say that it is gone.
     let unknown = members.voters.iter().filter(|voter| !known.contains(voter));
     let mut chosen: BTreeSet<u64> = unknown.copied().collect();
-    let wanted = voter_count(fit.len() + chosen.len(), wish.voters_max);
+    let staying = candidates.iter().filter(|candidate| candidate.is_staying);
+    let wanted = voter_count(staying.clone().count() + chosen.len(), wish.voters_max);
     let mut regions: BTreeMap<&str, usize> = BTreeMap::new();
     let mut zones: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let mut left = fit;
@@ -116,6 +117,13 @@ fn target_voters(candidates: &[Candidate], members: &Members, wish: Wish) -> BTr
         *regions.entry(&best.region).or_default() += 1;
         *zones.entry((&best.region, &best.zone)).or_default() += 1;
         chosen.insert(best.node);
+    }
+    // Where nobody can take the place of a lost voter, it keeps it: fewer voters would not survive more.
+    let kept: Vec<u64> = staying.map(|c| c.node).filter(|node| members.voters.contains(node)).collect();
+    for node in kept {
+        if chosen.len() < wanted {
+            chosen.insert(node);
+        }
     }
     if chosen.is_empty() { members.voters.clone() } else { chosen }
 }

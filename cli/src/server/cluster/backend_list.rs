@@ -7,9 +7,7 @@ use crate::server::config::ServerConfig;
 use crate::server::first_start::{check_empty, default_locations, failed};
 use async_trait::async_trait;
 use holdfast_backends::DiskBackend;
-use holdfast_proto::node::{
-    BackendStatus, NodeClient, ScrubStep, ShardError, ShardRead, ShardStat, ShardWriter,
-};
+use holdfast_proto::node::{BackendStatus, NodeClient, ScrubStep, ShardError, ShardRead, ShardStat, ShardWriter};
 use holdfast_proto::shard_header::ShardHeader;
 use holdfast_proto::{BackendId, ClusterId, Epoch, NodeId, PgId, ShardId};
 use holdfast_storage_node::{BackendSpec, LocalNode};

@@ -4,8 +4,8 @@
 //! **Invariants:** the key never leaves this machine; it is on stable storage before anybody is asked to sign it, so that
 //! a join that was cut off anywhere goes on as the same node.
 
-use crate::server::durable_file::{self, Readers};
 use crate::failure::Failure;
+use crate::server::durable_file::{self, Readers};
 use holdfast_coordinator::admin::Code;
 use holdfast_proto::BackendId;
 use holdfast_proto::cluster::NodeRecord;
@@ -167,7 +167,12 @@ mod tests {
         files.keep_listen(listen).unwrap();
         assert_eq!(files.listen().unwrap(), Some(listen));
         assert_eq!(files.nodes().unwrap(), Vec::new());
-        let backend = NodeBackend { id: BackendId([9; 16]), name: "n2-d1".into(), location: "disk:/d".into(), is_announced: false };
+        let backend = NodeBackend {
+            id: BackendId([9; 16]),
+            name: "n2-d1".into(),
+            location: "disk:/d".into(),
+            is_announced: false,
+        };
         files.keep_backends(std::slice::from_ref(&backend)).unwrap();
         assert_eq!(files.backends().unwrap(), Some(vec![backend]));
         std::fs::write(directory.path().join("node").join(LISTEN), "{").unwrap();

@@ -40,7 +40,8 @@ impl Network {
                     .or_try("--cluster-listen HOST[:PORT]")
             })?,
         };
-        let unusable = |e: &dyn std::fmt::Display| Failure::new(Code::UnusableCertificate, format!("node certificate: {e}"));
+        let unusable =
+            |e: &dyn std::fmt::Display| Failure::new(Code::UnusableCertificate, format!("node certificate: {e}"));
         let restart_secret = blake3::derive_key("holdfast node restart secret v1", credentials.key_pem().as_bytes());
         let identity = credentials.identity().clone();
         let live = LiveCredentials::new(credentials).map_err(|e| unusable(&e))?;

@@ -139,3 +139,83 @@ pub(super) fn copy_to_child<V: KvView>(view: &V, batch: &mut Batch, parent: &[u8
         Ok(Scan::Next)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::apply;
+    use super::*;
+    use crate::metadata::api::Preconditions;
+    use crate::metadata::command::{Put, RangeSplit};
+    use crate::metadata::kv::memory::MemoryKv;
+    use holdfast_proto::VersionId;
+
+    fn put(number: u64, key: &str) -> Kind {
+        Kind::Put(Put {
+            bucket: 1,
+            key: key.to_owned(),
+            version: ObjectVersion {
+                version: VersionId::from_parts(number, [1; 10]).0.to_vec().into(),
+                etag: number.to_string(),
+                ..ObjectVersion::default()
+            },
+            versioning: 0,
+            conditions: (&Preconditions::default()).into(),
+        })
+    }
+
+    fn run(kv: &mut MemoryKv, group: u32, kind: Kind, once: Option<Once>) -> ApplyResult {
+        let (result, batch) = apply(kv, group, 7, &Command { kind: Some(kind), once }).unwrap();
+        kv.write(batch);
+        result
+    }
+
+    fn once(opening: u64, sequence: u64, settled: u64) -> Option<Once> {
+        Some(Once { node: 2, opening, sequence, settled })
+    }
+
+    fn etag(kv: &MemoryKv) -> String {
+        let found = find_version(kv, BucketId(1), "k", VersionSelector::Current).unwrap();
+        found.map(|(_, version)| version.etag).unwrap_or_default()
+    }
+
+    #[test]
+    fn retries_are_applied_once() {
+        let mut kv = MemoryKv::default();
+        let first = run(&mut kv, 1, put(1, "k"), once(1, 5, 5));
+        run(&mut kv, 1, put(2, "k"), once(1, 6, 5)).unwrap();
+        assert_eq!(run(&mut kv, 1, put(1, "k"), once(1, 5, 5)), first, "answered as it was");
+        assert_eq!(etag(&kv), "2", "and not carried out again");
+        run(&mut kv, 1, put(3, "k"), once(1, 7, 7)).unwrap();
+        assert!(run(&mut kv, 1, put(1, "k"), once(1, 5, 5)).is_err(), "nobody waits for it any more");
+        run(&mut kv, 1, put(4, "k"), once(2, 0, 0)).unwrap();
+        assert!(run(&mut kv, 1, put(5, "k"), once(1, 8, 8)).is_err(), "its process has ended");
+        assert_eq!(etag(&kv), "4");
+        let kept = kv.map.keys().filter(|(family, _)| *family == Family::Groups).count();
+        assert_eq!(kept, 2, "the process and its one open command");
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_by_what_is_open() {
+        let mut kv = MemoryKv::default();
+        for number in 0..1000 {
+            run(&mut kv, 1, put(number, "k"), once(1, number, number.saturating_sub(20))).unwrap();
+        }
+        let kept = kv.map.keys().filter(|(family, _)| *family == Family::Groups).count();
+        assert!(kept <= 23, "{kept}");
+    }
+
+    #[test]
+    fn a_retry_after_a_split_is_answered_by_the_child() {
+        let mut kv = MemoryKv::default();
+        let first = run(&mut kv, 1, put(1, "k"), once(1, 5, 5));
+        let border = keys::object(BucketId(1), "b");
+        let split = Kind::RangeSplit(RangeSplit { child: 2, border: border.into() });
+        assert_eq!(run(&mut kv, 1, split.clone(), None), Ok(Reply::Range(2)));
+        assert_eq!(run(&mut kv, 1, split, None), Ok(Reply::Range(2)), "once more");
+        assert_eq!(run(&mut kv, 1, put(9, "k"), once(1, 6, 5)), Ok(Reply::WrongRange));
+        assert_eq!(run(&mut kv, 2, put(9, "a"), once(1, 6, 5)), Ok(Reply::WrongRange));
+        assert_eq!(run(&mut kv, 2, put(1, "k"), once(1, 5, 5)), first);
+        run(&mut kv, 2, put(2, "k"), once(1, 6, 5)).unwrap();
+        assert_eq!(etag(&kv), "2");
+    }
+}

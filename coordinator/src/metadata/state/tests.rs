@@ -278,14 +278,14 @@ fn a_delete_that_did_not_see_versioning_come_on_loses_nothing() {
 #[test]
 fn only_an_empty_range_is_fenced_and_only_the_bucket_meant_is_removed() {
     let mut kv = MemoryKv::default();
-    let fence = |on| Kind::RangeFence(RangeFence { bucket: BUCKET.0, on });
+    let fence = |on| Kind::RangeFence(RangeFence { bucket: BUCKET.0, on, at: Default::default() });
     carry_out(&mut kv, put(1, "a", Versioning::Unversioned).kind.unwrap());
-    assert_eq!(carry_out(&mut kv, fence(true)), Reply::Empty(false));
+    assert_eq!(carry_out(&mut kv, fence(true)), Reply::Fenced { is_empty: false, end: Default::default() });
     carry_out(&mut kv, put(2, "b", Versioning::Unversioned).kind.unwrap());
     for key in ["a", "b"] {
         carry_out(&mut kv, delete(3, key, VersionSelector::Current, Versioning::Unversioned).kind.unwrap());
     }
-    assert_eq!(carry_out(&mut kv, fence(true)), Reply::Empty(true));
+    assert_eq!(carry_out(&mut kv, fence(true)), Reply::Fenced { is_empty: true, end: Default::default() });
     assert!(apply(&kv, 1, 1, &put(4, "c", Versioning::Unversioned)).unwrap().0.is_err());
 
     let create = BucketCreate { name: "n".into(), owner: "o".into(), now_ms: 1 };

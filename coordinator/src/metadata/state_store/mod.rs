@@ -10,13 +10,11 @@ mod rocks;
 use super::api::MetadataResult;
 use super::kv::{Batch, Family, KvError, KvResult, KvView, Visitor};
 use super::simulated_disk::SimulatedDisk;
-use memory::{MemoryState, MemoryView};
-use rocks::{RocksState, RocksView};
 use std::path::Path;
 use std::sync::Arc;
 
-pub(super) use memory::Families;
-pub(super) use rocks::open_error;
+pub(super) use memory::{Families, MemoryState, MemoryView};
+pub(super) use rocks::{RocksState, RocksView, open_error};
 
 /// Unflushed bytes after which the caller should flush: bounds replay after a crash and the log kept for it.
 pub(super) const FLUSH_BYTES: u64 = 24 << 20;

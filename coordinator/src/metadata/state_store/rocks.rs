@@ -16,7 +16,7 @@ const BLOCK_CACHE_BYTES: usize = 48 << 20;
 const MEMTABLE_BYTES: usize = 32 << 20;
 
 /// The open database.
-pub(super) struct RocksState {
+pub(in super::super) struct RocksState {
     db: DB,
     write: WriteOptions,
     unflushed: AtomicU64,
@@ -105,7 +105,7 @@ impl KvView for RocksState {
 }
 
 /// All families as of one moment.
-pub(super) struct RocksView<'s> {
+pub(in super::super) struct RocksView<'s> {
     store: &'s RocksState,
     snapshot: Snapshot<'s>,
 }

@@ -9,6 +9,7 @@ use super::super::group::done;
 use super::super::keys;
 use super::super::query::{Found, Query};
 use super::{MetadataStore, unexpected, unexpected_found};
+use bytes::Bytes;
 use holdfast_proto::BucketId;
 use holdfast_proto::manifest::Bucket;
 
@@ -55,7 +56,9 @@ impl MetadataStore {
     async fn fence_ranges(&self, bucket: BucketId, on: bool) -> MetadataResult<bool> {
         let (mut from, past) = borders(bucket);
         loop {
-            let fence = RangeFence { bucket: bucket.0, on, at: from.clone().into() };
+            // Where the bucket begins goes without saying, as it did when there was one range.
+            let at = if from == keys::bucket_prefix(bucket) { Bytes::new() } else { Bytes::from(from.clone()) };
+            let fence = RangeFence { bucket: bucket.0, on, at };
             let (is_empty, end) = match self.inner.propose_at(&from, Kind::RangeFence(fence)).await? {
                 Reply::Fenced { is_empty, end } => (is_empty, end),
                 other => return Err(unexpected(other)),
@@ -96,7 +99,6 @@ fn borders(bucket: BucketId) -> (Vec<u8>, Vec<u8>) {
 mod tests {
     use super::*;
     use crate::metadata::{ListRequest, Metadata, MetadataOptions, Preconditions, PutVersion};
-    use bytes::Bytes;
     use holdfast_proto::manifest::{ObjectVersion, Versioning};
     use holdfast_proto::{ClusterId, VersionId};
     use std::path::Path;

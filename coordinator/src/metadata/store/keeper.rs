@@ -34,6 +34,9 @@ pub(super) async fn keep(inner: Weak<Inner>) {
         let candidates = inner.candidates();
         for group in inner.groups.all() {
             look_after(&inner, &group, &candidates, &mut transferred).await;
+            if let Err(error) = group.drop_log_if_lone().await {
+                tracing::warn!(%error, "drop the log before a flush");
+            }
         }
         if inner.groups.get(ROOT).is_some_and(|root| root.members().is_leader) {
             carry_on(&inner).await;

@@ -32,6 +32,8 @@ const CALL_LIMIT: Duration = Duration::from_secs(15);
 const TRY_LIMIT: Duration = Duration::from_secs(4);
 /// A reader waits that long for this node to catch up; then it asks another.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(2);
+/// Each so manyth try goes to another node even if there is a copy here.
+const ASK_OTHERS_EACH: u32 = 3;
 /// Waits between tries, doubling: short at first, for a new leader is found at once, or a split is nearly done.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(320));
 
@@ -107,8 +109,12 @@ impl Inner {
         backoff: &mut Backoff,
     ) -> MetadataResult<Reply> {
         let mut target = None;
+        let mut tries = 0;
         loop {
-            let tried = match self.groups.get(group).filter(|_| target.is_none()) {
+            // A copy that was moved away knows only its last leader: so now and then somebody else is asked.
+            tries += 1;
+            let here = self.groups.get(group).filter(|_| target.is_none() && tries % ASK_OTHERS_EACH != 0);
+            let tried = match here {
                 Some(here) => self.order_here(&here, kind, sequence).await?,
                 None => self.order_there(group, target, kind, sequence).await,
             };
@@ -144,10 +150,18 @@ impl Inner {
         kind: &Kind,
         sequence: &Sequence<'_>,
     ) -> MetadataResult<Try<MetadataResult<Reply>>> {
-        let is_lone = here.check_lone()?;
+        here.check_lone()?;
+        let is_lone = here.state().is_lone();
         let once = (!is_lone).then(|| sequence.once());
         let command = Command { kind: Some(kind.clone()), once };
-        Ok(match here.propose(command).await {
+        let ordered = match is_lone {
+            true => here.propose(command).await,
+            // A leader that is cut off from the others waits for them without end.
+            false => tokio::time::timeout(TRY_LIMIT, here.propose(command))
+                .await
+                .unwrap_or_else(|_| Ordered::Unknown(format!("group {} does not answer", here.number()))),
+        };
+        Ok(match ordered {
             Ordered::Answered(answer) => Try::Answered(answer),
             Ordered::NotLeader(leader) => Try::Elsewhere(leader),
             Ordered::Unknown(reason) if is_lone => Try::Answered(Err(MetadataError::Unavailable { reason })),
@@ -237,8 +251,11 @@ impl Inner {
     }
 
     async fn query_group(&self, group: u32, query: &Query, backoff: &mut Backoff) -> MetadataResult<Found> {
+        let mut tries = 0;
         loop {
-            let tried = match self.groups.get(group).filter(|here| here.state().has_members()) {
+            tries += 1;
+            let here = self.groups.get(group).filter(|here| here.state().has_members());
+            let tried = match here.filter(|here| tries % ASK_OTHERS_EACH != 0 || here.state().is_lone()) {
                 Some(here) => match self.read_here(&here, query.clone()).await {
                     Ok(found) => Try::Answered(found),
                     Err(MetadataError::Unavailable { .. }) if here.check_lone()? => Try::Elsewhere(None),

@@ -3,7 +3,7 @@
 use crate::metadata::*;
 use async_trait::async_trait;
 use holdfast_proto::manifest::{AccessKey, Bucket, ObjectVersion, Pair, Part, Segment, Upload, Versioning};
-use holdfast_proto::{NodeId, BucketId, Epoch, SegmentId, VersionId};
+use holdfast_proto::{BucketId, Epoch, NodeId, SegmentId, VersionId};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
