@@ -94,6 +94,7 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
         false => local_backends::of_joined_node(&config, &member, &store).await?,
     };
     member.found(&config, &store).await?;
+    serve_metadata(&member, &store);
     let map = metadata.cluster_map().await.map_err(|e| failed("read the cluster map", &e))?.unwrap_or(map);
     let scheme = Scheme::from_code(map.table.scheme).map_err(|e| failed("read the cluster map's scheme", &e))?;
     let shape = SchemeShape { k: scheme.k(), m: scheme.m() };
@@ -227,11 +228,16 @@ async fn open_metadata(lock: &DataDirectory, member: &Member, now_ms: u64) -> Re
         false => MetadataStore::join(options).await,
     };
     let store = opened.map_err(|e| failed("open the metadata", &e))?;
+    // At once: the other voters may be waiting for this one.
+    serve_metadata(member, &store);
+    Ok(store)
+}
+
+/// Has the consensus plane served, if this node has one by now.
+fn serve_metadata(member: &Member, store: &MetadataStore) {
     if let Some(network) = &member.network {
-        // At once: the other voters may be waiting for this one.
         network.services.serve(METADATA_RPCS, Arc::new(store.consensus_service()));
     }
-    Ok(store)
 }
 
 /// Waits for the cluster map, which a node that has just joined is sent.

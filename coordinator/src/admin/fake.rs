@@ -6,9 +6,14 @@ use crate::metadata::*;
 use async_trait::async_trait;
 use holdfast_proto::admin::*;
 use holdfast_proto::manifest::{AccessKey, Bucket, ObjectVersion, Pair, Part, Segment, Upload, Versioning};
-use holdfast_proto::node::{BackendHealth, BackendStatus};
+use holdfast_proto::node::{
+    BackendHealth, BackendStatus, NodeClient, ScrubStep, ShardError, ShardRead, ShardStat, ShardWriter,
+};
 use holdfast_proto::pg_table::PgTable;
-use holdfast_proto::{BackendId, BucketId, ClusterId, Epoch, ErrorKind, NodeId, SegmentId, VersionId};
+use holdfast_proto::shard_header::ShardHeader;
+use holdfast_proto::{
+    BackendId, BucketId, ClusterId, Epoch, ErrorKind, NodeId, PgId, SegmentId, ShardId, VersionId,
+};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -270,3 +275,50 @@ impl AdminOperations for FakeOperations {
         })
     }
 }
+
+/// The same backends as a node reports them; it keeps no shards.
+#[async_trait]
+impl NodeClient for FakeOperations {
+    async fn begin_shard(&self, backend: BackendId, _: ShardHeader, _: Epoch) -> ShardResult<Box<dyn ShardWriter>> {
+        Err(ShardError::NoSuchBackend { backend })
+    }
+    async fn read_shard(
+        &self,
+        backend: BackendId,
+        _: ShardId,
+        _: u32,
+        _: u32,
+        _: Option<[u8; 32]>,
+    ) -> ShardResult<ShardRead> {
+        Err(ShardError::NoSuchBackend { backend })
+    }
+    async fn stat_shard(&self, backend: BackendId, _: ShardId) -> ShardResult<Option<ShardStat>> {
+        Err(ShardError::NoSuchBackend { backend })
+    }
+    async fn delete_shards(&self, backend: BackendId, _: Vec<ShardId>) -> ShardResult<()> {
+        Err(ShardError::NoSuchBackend { backend })
+    }
+    async fn list_shards(
+        &self,
+        backend: BackendId,
+        _: PgId,
+        _: Option<ShardId>,
+        _: usize,
+    ) -> ShardResult<Vec<ShardStat>> {
+        Err(ShardError::NoSuchBackend { backend })
+    }
+    async fn scrub_shards(&self, backend: BackendId, _: Option<ShardId>, _: u64) -> ShardResult<ScrubStep> {
+        Err(ShardError::NoSuchBackend { backend })
+    }
+    async fn backends(&self) -> Vec<BackendStatus> {
+        self.backend_list().await.unwrap().into_iter().map(|view| view.status).collect()
+    }
+    async fn add_backend(&self, _: NodeId, _: &str, _: &str) -> ShardResult<BackendStatus> {
+        Err(ShardError::NoSuchBackend { backend: BackendId::default() })
+    }
+    async fn remove_backend(&self, backend: BackendId) -> ShardResult<()> {
+        Err(ShardError::NoSuchBackend { backend })
+    }
+}
+
+type ShardResult<T> = Result<T, ShardError>;

@@ -167,6 +167,7 @@ fn put(bucket: BucketId, key: &str, number: u64, expected: Option<u64>) -> PutVe
         version: version(number),
         versioning: Versioning::Unversioned,
         preconditions: Preconditions { if_match, ..Preconditions::default() },
+        session: None,
     }
 }
 

@@ -189,7 +189,7 @@ async fn backends_of_silent_nodes_are_missing_with_the_reason_and_hold_up_nobody
 async fn a_backend_nobody_has_is_told_so() {
     let world = World::over_nodes();
     let unknown = BackendId([99; 16]);
-    let shard = ShardId { pg: holdfast_proto::PgId(0), segment: SegmentId([1; 16]), slot: Slot(0) };
+    let shard = ShardId { pg: holdfast_proto::PgId(0), segment: holdfast_proto::SegmentId([1; 16]), slot: Slot(0) };
     let answer = world.client.stat_shard(unknown, shard).await;
     assert_eq!(answer, Err(ShardError::NoSuchBackend { backend: unknown }));
     // On the node, but not by the map: added a moment ago, or gone from it.
