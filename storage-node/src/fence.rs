@@ -104,16 +104,21 @@ impl Fence {
             let storing = tokio::task::spawn_blocking(move || store(&file, minimum));
             storing.await.map_err(io::Error::other)??;
         }
-        loop {
-            let ended = self.ended.notified();
-            let mut state = self.state.lock();
-            if state.finishing.first_key_value().is_none_or(|(&oldest, _)| oldest >= minimum) {
-                state.in_force = state.in_force.max(minimum);
-                return Ok(());
-            }
-            drop(state);
-            ended.await;
+        while !self.try_enforce(minimum) {
+            // An end between the look and this wait is kept for it.
+            self.ended.notified().await;
         }
+        Ok(())
+    }
+
+    /// Puts the minimum in force if nothing older is becoming durable.
+    fn try_enforce(&self, minimum: Epoch) -> bool {
+        let mut state = self.state.lock();
+        let is_clear = state.finishing.first_key_value().is_none_or(|(&oldest, _)| oldest >= minimum);
+        if is_clear {
+            state.in_force = state.in_force.max(minimum);
+        }
+        is_clear
     }
 }
 
