@@ -104,17 +104,15 @@ impl Fence {
             let storing = tokio::task::spawn_blocking(move || store(&file, minimum));
             storing.await.map_err(io::Error::other)??;
         }
-        loop {
-            let ended = self.ended.notified();
-            if self.puts_in_force(minimum) {
-                return Ok(());
-            }
-            ended.await;
+        while !self.try_enforce(minimum) {
+            // An end between the look and this wait is kept for it.
+            self.ended.notified().await;
         }
+        Ok(())
     }
 
-    /// Puts a minimum in force, if nothing older is becoming durable.
-    fn puts_in_force(&self, minimum: Epoch) -> bool {
+    /// Puts the minimum in force if nothing older is becoming durable.
+    fn try_enforce(&self, minimum: Epoch) -> bool {
         let mut state = self.state.lock();
         let is_clear = state.finishing.first_key_value().is_none_or(|(&oldest, _)| oldest >= minimum);
         if is_clear {

@@ -153,6 +153,16 @@ impl Group {
         Ok(answer.vote)
     }
 
+    /// Whether this node is the only voter: by what it has applied, and by the newest members its log names. After a
+    /// restart the state may be of a time when it was alone, while the log already knows of others.
+    pub(super) fn is_lone(&self) -> bool {
+        self.state.is_lone() && {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.membership_config.membership().voter_ids().eq([self.me])
+        }
+    }
+
     fn has_failed(&self) -> bool {
         self.log.has_failed() || self.state.has_failed() || self.has_lost_answers.load(Ordering::Acquire)
     }
@@ -203,7 +213,7 @@ impl Consensus for Group {
             let reason = "the metadata could not be written; the server must be started anew".to_owned();
             return Err(MetadataError::Unavailable { reason });
         }
-        Ok(self.state.is_lone() && self.raft.is_leader())
+        Ok(self.is_lone() && self.raft.is_leader())
     }
 
     async fn read_index(&self) -> Result<u64, Option<u64>> {
@@ -279,7 +289,7 @@ impl Consensus for Group {
 
     async fn drop_log_if_lone(&self) -> MetadataResult<()> {
         let members = self.members();
-        if !self.state.is_lone() || !members.learners.is_empty() {
+        if !self.is_lone() || !members.learners.is_empty() {
             return Ok(());
         }
         let (flushed, purged) = {

@@ -356,7 +356,10 @@ fn replace_rows(store: &StateStore, group: u32, rows: &mut dyn Read) -> KvResult
     store.write(batch)
 }
 
-fn read_row(rows: &mut dyn Read) -> io::Result<Option<(Family, Vec<u8>, Vec<u8>)>> {
+/// Family, key, value.
+type Row = (Family, Vec<u8>, Vec<u8>);
+
+fn read_row(rows: &mut dyn Read) -> io::Result<Option<Row>> {
     let mut first = [0; 1];
     if rows.read(&mut first)? == 0 {
         return Ok(None);

@@ -151,7 +151,7 @@ impl Inner {
         sequence: &Sequence<'_>,
     ) -> MetadataResult<Try<MetadataResult<Reply>>> {
         here.check_lone()?;
-        let is_lone = here.state().is_lone();
+        let is_lone = here.is_lone();
         let once = (!is_lone).then(|| sequence.once());
         let command = Command { kind: Some(kind.clone()), once };
         let ordered = match is_lone {
@@ -255,7 +255,7 @@ impl Inner {
         loop {
             tries += 1;
             let here = self.groups.get(group).filter(|here| here.state().has_members());
-            let tried = match here.filter(|here| tries % ASK_OTHERS_EACH != 0 || here.state().is_lone()) {
+            let tried = match here.filter(|here| tries % ASK_OTHERS_EACH != 0 || here.is_lone()) {
                 Some(here) => match self.read_here(&here, query.clone()).await {
                     Ok(found) => Try::Answered(found),
                     Err(MetadataError::Unavailable { .. }) if here.check_lone()? => Try::Elsewhere(None),
