@@ -173,6 +173,7 @@ fn cluster_map() -> ClusterMap {
             pgs: vec![Pg { committed: vec![backend], target: vec![backend] }],
         },
         promise: Default::default(),
+        is_promise_chosen: false,
         proof: None,
     }
 }

@@ -106,7 +106,18 @@ pub fn plan_policy(topology: &Topology, promise: &Promise, limits: &PlannerLimit
 /// The strongest of the usual promises that a scheme can keep on a topology: what a cluster promises unless it is told.
 /// Empty (any m backends) if its backends stand together so that no other can be kept.
 pub fn strongest_promise(scheme: Scheme, topology: &Topology) -> Promise {
-    let usual = ["region:1+node:1", "region:1", "zone:1+node:1", "zone:1", "node:2", "node:1"];
+    // With one backend more a domain may fail and writes still go on, as they need one shard beyond those that decode.
+    let usual = [
+        "region:1+node:1",
+        "region:1+backend:1",
+        "region:1",
+        "zone:1+node:1",
+        "zone:1+backend:1",
+        "zone:1",
+        "node:2",
+        "node:1+backend:1",
+        "node:1",
+    ];
     let promises = usual.iter().filter_map(|text| text.parse::<Promise>().ok());
     let mut kept = promises.filter(|promise| feasible_caps(scheme, promise, topology).is_ok());
     kept.next().unwrap_or_default()

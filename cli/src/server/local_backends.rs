@@ -132,6 +132,7 @@ async fn execute_first_start(
         backends,
         table: layout.table,
         promise: Promise::default(),
+        is_promise_chosen: false,
         proof: Some(layout.proof),
     };
     metadata.cluster_map_set(Epoch(0), map.clone()).await.map_err(|e| failed("write the first cluster map", &e))?;

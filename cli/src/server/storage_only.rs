@@ -72,6 +72,7 @@ pub(crate) async fn start(
         backends: Vec::new(),
         table,
         promise: Promise::default(),
+        is_promise_chosen: false,
         proof: None,
     });
     let own = network.own();

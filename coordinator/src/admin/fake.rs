@@ -11,9 +11,7 @@ use holdfast_proto::node::{
 };
 use holdfast_proto::pg_table::PgTable;
 use holdfast_proto::shard_header::ShardHeader;
-use holdfast_proto::{
-    BackendId, BucketId, ClusterId, Epoch, ErrorKind, NodeId, PgId, SegmentId, ShardId, VersionId,
-};
+use holdfast_proto::{BackendId, BucketId, ClusterId, Epoch, ErrorKind, NodeId, PgId, SegmentId, ShardId, VersionId};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,6 +41,7 @@ impl Metadata for FakeMetadata {
             backends: Vec::new(),
             table,
             promise: Default::default(),
+            is_promise_chosen: false,
             proof: None,
         }))
     }

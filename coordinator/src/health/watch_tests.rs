@@ -80,6 +80,7 @@ impl World {
             backends: Vec::new(),
             table,
             promise: Default::default(),
+            is_promise_chosen: false,
             proof: None,
         };
         let network = LocalNetwork::new(LocalOptions { seed: 5, ..LocalOptions::default() });

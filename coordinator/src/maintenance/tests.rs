@@ -66,6 +66,7 @@ async fn world(backends: usize, segments: u64, options: MaintenanceOptions, befo
         backends: ids.iter().zip(1..).map(record).collect(),
         table,
         promise: Default::default(),
+        is_promise_chosen: false,
         proof: None,
     };
     let metadata = Arc::new(FakeMetadata::default());

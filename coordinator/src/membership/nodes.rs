@@ -218,6 +218,7 @@ mod tests {
             backends: Vec::new(),
             table,
             promise: Default::default(),
+            is_promise_chosen: false,
             proof: None,
         }
     }

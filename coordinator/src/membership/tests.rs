@@ -46,6 +46,7 @@ impl World {
             backends: Vec::new(),
             table,
             promise: Default::default(),
+            is_promise_chosen: false,
             proof: None,
         };
         metadata.cluster_map_set(Epoch(0), map).await.unwrap();

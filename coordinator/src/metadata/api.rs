@@ -404,6 +404,10 @@ pub struct ClusterMap {
     /// What must be survived; empty on a store that promises what its scheme survives: any so many backends.
     #[serde(default, skip_serializing_if = "Promise::is_empty")]
     pub promise: Promise,
+    /// Whether an operator chose the promise. If not, it follows the nodes: the strongest of the usual promises that the
+    /// scheme can keep on them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_promise_chosen: bool,
     /// That the table's targets keep the promise, as found when they were planned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Proof>,

@@ -128,6 +128,7 @@ mod tests {
                 .collect(),
             table: PgTable { epoch: Epoch(1), scheme: [0x1d, 1, 4, 2], pgs: vec![pg] },
             promise: Default::default(),
+            is_promise_chosen: false,
             proof: None,
         }
     }

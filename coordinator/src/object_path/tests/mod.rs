@@ -80,6 +80,7 @@ fn cluster_map(epoch: u64) -> ClusterMap {
         backends: (0..N + 2).map(record).collect(),
         table,
         promise: Default::default(),
+        is_promise_chosen: false,
         proof: None,
     }
 }
