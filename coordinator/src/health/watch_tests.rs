@@ -177,8 +177,8 @@ async fn delay_jitter_and_some_loss_change_nothing() {
     });
     for _ in 0..1200 {
         sleep(ms(500)).await;
-        let states = world.watches.values().flat_map(|watch| watch.report().into_values());
-        assert!(states.clone().all(|health| health.state != NodeState::Lost));
+        let mut seen = world.watches.values().flat_map(|watch| watch.report().into_values());
+        assert!(seen.all(|health| health.state != NodeState::Lost));
     }
     world.network.heal();
     sleep(secs(20)).await;
