@@ -212,7 +212,7 @@ mod tests {
             (again.in_force(), again.check(Epoch(6)), again.check(Epoch(7))),
             (Epoch(7), Err(stale(6, 7)), Ok(()))
         );
-        std::fs::write(&file, b"something else").unwrap();
+        fs::write(&file, b"something else").unwrap();
         assert!(Fence::open(Some(file)).is_err());
     }
 

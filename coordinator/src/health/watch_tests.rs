@@ -74,15 +74,8 @@ impl World {
             joined_ms: 0,
         };
         let table = PgTable { epoch: Epoch(1), scheme: [0x1d, 1, 4, 2], pgs: Vec::new() };
-        let map = ClusterMap {
-            cluster: CLUSTER,
-            nodes: (1..=nodes).map(record).collect(),
-            backends: Vec::new(),
-            table,
-            promise: Default::default(),
-            is_promise_chosen: false,
-            proof: None,
-        };
+        let map =
+            ClusterMap { cluster: CLUSTER, nodes: (1..=nodes).map(record).collect(), backends: Vec::new(), table, promise: Default::default(), is_promise_chosen: false, proof: None };
         let network = LocalNetwork::new(LocalOptions { seed: 5, ..LocalOptions::default() });
         let mut world = Self { network, map, watches: BTreeMap::new(), cancel: CancellationToken::new() };
         (1..=nodes).for_each(|node| world.start(NodeId(node)));
@@ -184,8 +177,8 @@ async fn delay_jitter_and_some_loss_change_nothing() {
     });
     for _ in 0..1200 {
         sleep(ms(500)).await;
-        let mut states = world.watches.values().flat_map(|watch| watch.report().into_values());
-        assert!(states.all(|health| health.state != NodeState::Lost));
+        let mut seen = world.watches.values().flat_map(|watch| watch.report().into_values());
+        assert!(seen.all(|health| health.state != NodeState::Lost));
     }
     world.network.heal();
     sleep(secs(20)).await;

@@ -79,6 +79,7 @@ pub(crate) async fn read_window(
         gather.start().into_iter().map(|ask| read_slot(shared, request, ask)).collect();
     let mut deadlines = [started + shared.hedge.soft(), started + HARD].into_iter();
     let mut deadline = deadlines.next();
+    let mut is_hedged = false;
     while !gather.is_satisfied() {
         tokio::select! {
             biased;
@@ -96,6 +97,7 @@ pub(crate) async fn read_window(
                 if is_hard {
                     remember_hung(shared, request, &gather);
                 }
+                is_hedged = true;
                 gather.handle_late();
             }
         }
@@ -103,7 +105,7 @@ pub(crate) async fn read_window(
     }
     shared.hedge.record(started.elapsed());
     drop(reads);
-    remember_abandoned(shared, request, &gather, started);
+    remember_abandoned(shared, request, &gather, (started, is_hedged));
     decode(shared, request, gather).await
 }
 
@@ -133,12 +135,21 @@ fn ranks(shared: &Shared, request: &WindowRequest<'_>) -> impl Fn(usize) -> u32 
     move |slot| ranks.get(slot).copied().unwrap_or(u32::MAX)
 }
 
-/// What was not waited for took at least so long.
-fn remember_abandoned(shared: &Shared, request: &WindowRequest<'_>, gather: &Gather, started: Instant) {
+/// What was not waited for took at least so long. If others had to be asked for it and answered, the next reads ask those
+/// at once: hedges are rationed, and a node that is cut off would cost one every window.
+fn remember_abandoned(
+    shared: &Shared,
+    request: &WindowRequest<'_>,
+    gather: &Gather,
+    (started, is_hedged): (Instant, bool),
+) {
     let (map, now) = (shared.layout.current(), Instant::now());
     for slot in gather.outstanding_slots() {
         if let Some(&backend) = map.table.locations(request.layout.pg, slot_id(slot)).first() {
             shared.slow_reads.lock().handle_abandoned(backend, now.saturating_duration_since(started), now);
+            if is_hedged {
+                shared.backend_memory.record_failure(backend);
+            }
         }
     }
 }

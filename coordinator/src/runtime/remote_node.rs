@@ -24,7 +24,8 @@ use prost::Message;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// Pauses before a call is tried again.
 const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
@@ -42,6 +43,12 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(6 * 3600);
 /// Backends are probed, added, removed: as `LocalNode` waits for a disk.
 const ADMIN_DEADLINE: Duration = Duration::from_secs(60);
 
+/// Calls to a node at a time; more wait their turn here, in order, and are not told `Busy` by the transport. Far more than
+/// keep a node's disks busy.
+const CALLS_MAX: usize = 256;
+/// Shards being written to a node at a time, likewise: as many as it takes of one caller.
+const WRITERS_MAX: usize = 512;
+
 /// The node. Cheap to clone.
 #[derive(Clone)]
 pub struct RemoteNode {
@@ -55,6 +62,8 @@ struct Inner {
     /// High half of request ids: the node that asks.
     own: NodeId,
     calls: AtomicU64,
+    call_turns: Semaphore,
+    writer_turns: Arc<Semaphore>,
 }
 
 /// How a call is made.
@@ -70,7 +79,9 @@ struct Manner {
 impl RemoteNode {
     /// Node `peer` as node `own` sees it. Calls carry the epoch of `layout`'s map.
     pub fn new(transport: Arc<dyn Transport>, own: NodeId, peer: NodeId, layout: Layout) -> Self {
-        Self { inner: Arc::new(Inner { transport, peer, layout, own, calls: AtomicU64::new(0) }) }
+        let (calls, call_turns) = (AtomicU64::new(0), Semaphore::new(CALLS_MAX));
+        let writer_turns = Arc::new(Semaphore::new(WRITERS_MAX));
+        Self { inner: Arc::new(Inner { transport, peer, layout, own, calls, call_turns, writer_turns }) }
     }
 
     /// Which node.
@@ -109,6 +120,8 @@ impl RemoteNode {
         let ends_at = Instant::now() + deadline;
         let head = node_rpc::encode(request);
         let mut pauses = pauses.iter();
+        let turn = timeout_at(ends_at, self.inner.call_turns.acquire()).await;
+        let _turn = turn.map_err(|_| ShardError::Busy { backend, queued: CALLS_MAX })?;
         let reply = loop {
             let left = ends_at.saturating_duration_since(Instant::now());
             let options = self.options(left, self.inner.layout.current().table.epoch);
@@ -165,9 +178,12 @@ impl NodeClient for RemoteNode {
         let first = Frame::head_only(node_rpc::encode(&WriteBegin::new(backend, &header)));
         let options = self.options(WRITE_DEADLINE, epoch);
         let (peer, rpc) = (self.inner.peer, Rpc::ShardWrite);
+        // The writer's own patience ends the wait. Never closed.
+        let turn = self.inner.writer_turns.clone().acquire_owned().await;
+        let turn = turn.map_err(|_| ShardError::Busy { backend, queued: WRITERS_MAX })?;
         let opened = self.inner.transport.open(peer, rpc, first, options).await;
         let channel = opened.map_err(|error| unreachable(peer, backend, &error))?;
-        let mut writer = RemoteWriter::new(channel, peer, backend);
+        let mut writer = RemoteWriter::new(channel, (peer, backend), turn);
         writer.begun().await?;
         Ok(Box::new(writer))
     }

@@ -11,6 +11,7 @@ use holdfast_proto::{BackendId, NodeId};
 use holdfast_transport::{Channel, Frame, TransportError};
 use prost::Message;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 /// Beginning reserves room; a node that takes longer is left out of the write.
@@ -24,12 +25,17 @@ pub(super) struct RemoteWriter {
     peer: NodeId,
     backend: BackendId,
     failure: Option<ShardError>,
+    _turn: OwnedSemaphorePermit,
 }
 
 impl RemoteWriter {
-    /// Over a channel whose first frame, the begin, was sent.
-    pub(super) fn new(channel: Box<dyn Channel>, peer: NodeId, backend: BackendId) -> Self {
-        Self { channel, peer, backend, failure: None }
+    /// Over a channel whose first frame, the begin, was sent. Keeps its turn until dropped.
+    pub(super) fn new(
+        channel: Box<dyn Channel>,
+        (peer, backend): (NodeId, BackendId),
+        turn: OwnedSemaphorePermit,
+    ) -> Self {
+        Self { channel, peer, backend, failure: None, _turn: turn }
     }
 
     /// Waits until the node has reserved room.

@@ -57,9 +57,9 @@ impl NodeService {
     }
 
     /// Answers a call of one frame.
-    async fn answer(&self, call: &Call, caller: NodeId, request: &Frame) -> Result<Frame, ShardError> {
+    async fn answer(&self, call: &Call, caller: NodeId, request: &Frame) -> Result<Answer, ShardError> {
         if call.rpc == Rpc::DataPing {
-            return self.ping(call, request);
+            return Ok(Answer::of(&self.ping(call, request)?));
         }
         if let Some(epoch) = call.epoch {
             self.fence.check(epoch)?;
@@ -103,11 +103,11 @@ impl NodeService {
             }
             other => return Err(ShardError::Invalid { reason: format!("{} is not served here", other.name()) }),
         };
-        Ok(framed(&result, Vec::new()))
+        Ok(Answer::of(&result))
     }
 
     /// From memory alone. Only coordinators raise the fence.
-    fn ping(&self, call: &Call, request: &Frame) -> Result<Frame, ShardError> {
+    fn ping(&self, call: &Call, request: &Frame) -> Result<Reply, ShardError> {
         let ping: Ping = parsed(node_rpc::decode(&request.head))?;
         let is_coordinator = matches!(call.caller.kind(), CallerKind::Node(roles) if roles.has(Role::Coordinator));
         let minimum = Epoch(ping.minimum_epoch);
@@ -128,11 +128,11 @@ impl NodeService {
         };
         let backends = self.summary.get(&self.node);
         let pong = Pong { minimum_epoch: self.fence.in_force().0, load: Some(load), backends };
-        Ok(framed(&Reply::ok(&pong), Vec::new()))
+        Ok(Reply::ok(&pong))
     }
 
-    /// Room for a read is taken before the disk is asked, and kept until the reply was passed on (by the caller's frame).
-    async fn read(&self, caller: NodeId, request: ReadCells) -> Result<Frame, ShardError> {
+    /// Room for a read is taken before the disk is asked, and kept until the reply was passed on.
+    async fn read(&self, caller: NodeId, request: ReadCells) -> Result<Answer, ShardError> {
         let (backend, shard, root) = parsed(request.parse())?;
         let bytes = match request.count {
             0..=CELLS_UNMEASURED_MAX => u64::from(request.count) * CELL_BYTES_USUAL,
@@ -149,21 +149,19 @@ impl NodeService {
         let read = self.node.read_shard(backend, shard, request.first, request.count, root).await?;
         let head = ReadHead::new(&read);
         let ShardRead { bytes, .. } = read;
-        // The room is held as long as the bytes are: by whoever sends them.
-        let body = Bytes::from_owner(HeldBytes { bytes, _room: room });
-        Ok(framed(&Reply::ok(&head), vec![body]))
+        Ok(Answer { frame: framed(&Reply::ok(&head), vec![bytes]), _room: Some(room) })
     }
 }
 
-/// Bytes and the room they take.
-struct HeldBytes {
-    bytes: Bytes,
-    _room: limits::Counted,
+/// A reply and the room it takes until it was passed on.
+struct Answer {
+    frame: Frame,
+    _room: Option<limits::Counted>,
 }
 
-impl AsRef<[u8]> for HeldBytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
+impl Answer {
+    fn of(reply: &Reply) -> Self {
+        Self { frame: framed(reply, Vec::new()), _room: None }
     }
 }
 
@@ -179,15 +177,16 @@ impl Service for NodeService {
         if call.rpc == Rpc::ShardWrite {
             return write::serve(self, &call, caller, &first, channel).await;
         }
-        let reply = match self.answer(&call, caller, &first).await {
-            Ok(reply) => reply,
+        let answer = match self.answer(&call, caller, &first).await {
+            Ok(answer) => answer,
             Err(error) => {
                 metrics::counter!("holdfast_node_faults_total", "rpc" => call.rpc.name()).increment(1);
                 tracing::debug!(%caller, rpc = call.rpc.name(), request_id = call.request_id, %error, "refuse a call");
-                framed(&Reply::fault(&error), Vec::new())
+                Answer::of(&Reply::fault(&error))
             }
         };
-        channel.send(reply).await?;
+        let Answer { frame, _room } = answer;
+        channel.send(frame).await?;
         channel.finish().await
     }
 }
