@@ -19,7 +19,7 @@ pub(super) fn activity_message(epoch: Epoch, activity: &Activity) -> ActivityRep
 
 /// `None` if an id is not one.
 pub(super) fn activity_of(message: &ActivityReply) -> Option<Activity> {
-    if message.reading.len() % 16 != 0 {
+    if !message.reading.len().is_multiple_of(16) {
         return None;
     }
     let writing = message.writing.iter();
