@@ -310,6 +310,8 @@ pub struct NodeView {
     pub state: String,
     /// Whether it keeps the store whole: plans placement, repairs.
     pub is_leader: bool,
+    /// Whether it votes in the root group: a majority of those who do must be up.
+    pub is_voter: bool,
     /// Answers far later than the others.
     pub is_slow: bool,
     /// Backends on it.

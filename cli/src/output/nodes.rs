@@ -10,6 +10,7 @@ pub(crate) fn nodes(nodes: &[NodeView]) -> String {
         let record = &node.record;
         let mut notes = Vec::new();
         notes.extend(node.is_leader.then_some("leads"));
+        notes.extend(node.is_voter.then_some("votes"));
         notes.extend(node.is_slow.then_some("slow"));
         let backends = match node.backends_offline {
             0 => node.backends.to_string(),
@@ -77,6 +78,7 @@ mod tests {
             record,
             state: "up".into(),
             is_leader: true,
+            is_voter: true,
             is_slow: false,
             backends: 6,
             backends_offline: 1,
@@ -85,7 +87,7 @@ mod tests {
         };
         let text = nodes(&[node]);
         let line = text.lines().nth(1).unwrap();
-        for part in ["n1", "up", "coordinator,storage", "fra/a", "6 (1 offline)", "leads"] {
+        for part in ["n1", "up", "coordinator,storage", "fra/a", "6 (1 offline)", "leads, votes"] {
             assert!(line.contains(part), "{part}: {text}");
         }
         let token = TokenView {

@@ -161,6 +161,10 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
             own,
             layout: layout.clone(),
             leader: leader.clone(),
+            voters: {
+                let store = store.clone();
+                Arc::new(move || store.root_voters())
+            },
             node: nodes.clone(),
         });
     }

@@ -17,6 +17,7 @@ use holdfast_proto::node::{BackendStatus, NodeClient};
 use holdfast_proto::{ErrorKind, NodeId};
 use holdfast_trust::{TokenId, TokenRecord, TokenScope, TokenSecret};
 use rand::Rng;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Life of a token that names none.
@@ -38,6 +39,8 @@ pub struct MembershipParts {
     pub layout: Layout,
     /// Who leads.
     pub leader: LeaderView,
+    /// Who votes in the root group.
+    pub voters: Arc<dyn Fn() -> BTreeSet<NodeId> + Send + Sync>,
     /// Every backend.
     pub node: Arc<dyn NodeClient>,
 }
@@ -128,6 +131,7 @@ pub(crate) async fn node_list(State(state): Shared) -> AdminResult<Json<Vec<Node
         Leader::Node(node) => Some(node),
         Leader::Unknown => None,
     };
+    let voters = (membership.voters)();
     let statuses = membership.node.backends().await;
     let nodes = map.nodes.iter().map(|record| {
         let of_node: Vec<&BackendStatus> = (map.backends.iter().filter(|backend| backend.node == record.id))
@@ -147,6 +151,7 @@ pub(crate) async fn node_list(State(state): Shared) -> AdminResult<Json<Vec<Node
             record: record.clone(),
             state: state.to_owned(),
             is_leader: leader == Some(record.id),
+            is_voter: voters.contains(&record.id),
             is_slow: known.is_some_and(|health| health.is_slow),
             backends: count(of_node.len()),
             backends_offline: count(offline),

@@ -29,6 +29,7 @@ use holdfast_proto::manifest::{AccessKey, Bucket, ObjectVersion, Pair, Part, Seg
 use holdfast_proto::{BucketId, ClusterId, Epoch, NodeId, SegmentId, VersionId};
 use holdfast_transport::Transport;
 use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
@@ -244,6 +245,12 @@ impl MetadataStore {
             Some(leader) => Leader::Node(NodeId(leader)),
             None => Leader::Unknown,
         }
+    }
+
+    /// Who votes in the root group, as this node sees it.
+    pub fn root_voters(&self) -> BTreeSet<NodeId> {
+        let members = self.inner.groups.get(ROOT).map(|root| root.members());
+        members.into_iter().flat_map(|members| members.voters).map(NodeId).collect()
     }
 
     /// The cluster map as this node's copy of the root group has it: behind by the time a message takes.
