@@ -62,9 +62,6 @@ pub(crate) struct ServerArgs {
     /// server is a cluster of its own; it can be given at any later start [default port: 9010].
     #[arg(long, value_name = "HOST[:PORT]")]
     pub(crate) cluster_listen: Option<String>,
-    /// Let `holdfast fault add` break this server on purpose. For tests.
-    #[arg(long)]
-    pub(crate) allow_faults: bool,
     /// Domain for virtual-host style requests (BUCKET.DOMAIN), once for each.
     #[arg(long = "domain", value_name = "DOMAIN")]
     pub(crate) domains: Vec<String>,

@@ -114,8 +114,6 @@ pub(crate) struct ClusterSettings {
     pub(crate) join: Option<String>,
     /// Roles asked for when joining.
     pub(crate) roles: Roles,
-    /// Whether faults may be injected.
-    pub(crate) allow_faults: bool,
 }
 
 /// Settings of repair and scrub that were given; the rest keep maintenance's defaults.
@@ -215,8 +213,6 @@ fn take_flags(settings: &mut Settings, arguments: &ServerArgs) {
     settings.take_flag("cluster.listen", "--cluster-listen", one(&arguments.cluster_listen));
     settings.take_flag("cluster.join", "--join", one(&arguments.join));
     settings.take_flag("cluster.role", "--role", one(&arguments.role));
-    let allow_faults = arguments.allow_faults.then(|| "true".to_owned()).into_iter().collect();
-    settings.take_flag("cluster.allow_faults", "--allow-faults", allow_faults);
     settings.take_flag("tls.cert", "--tls-cert", one(&arguments.tls_cert));
     settings.take_flag("tls.key", "--tls-key", one(&arguments.tls_key));
     settings.take_flag("log_format", "--log-format", one(&arguments.log_format));
@@ -243,7 +239,6 @@ fn cluster(settings: &Settings) -> Result<ClusterSettings, Failure> {
         listen: settings.parsed("cluster.listen", cluster_address)?,
         join: settings.text("cluster.join")?.map(|(token, _)| token.to_owned()),
         roles: settings.parsed("cluster.role", Roles::from_str)?.unwrap_or(Roles::BOTH),
-        allow_faults: settings.parsed("cluster.allow_faults", bool::from_str)?.unwrap_or(false),
     };
     if settings.join.is_some() && settings.listen.is_none() {
         let message = "a node that joins must say where the others reach it";
@@ -331,7 +326,7 @@ mod tests {
         assert_eq!((config.region.as_str(), config.scheme, config.tls.clone()), ("us-east-1", None, None));
         assert_eq!(config.drain_timeout, Duration::from_secs(30));
         assert_eq!((config.cluster.zone.as_str(), config.cluster.listen), ("default", None));
-        assert_eq!((config.cluster.roles, config.cluster.allow_faults), (Roles::BOTH, false));
+        assert_eq!(config.cluster.roles, Roles::BOTH);
         assert!(config.backends.is_empty() && config.domains.is_empty());
     }
 

@@ -24,7 +24,6 @@ pub(crate) const NAMES: &[&str] = &[
     "cluster.listen",
     "cluster.join",
     "cluster.role",
-    "cluster.allow_faults",
     "tls.cert",
     "tls.key",
     "objects.inline_bytes_max",
