@@ -181,7 +181,8 @@ impl Backend for MemoryBackend {
             }
         }
         stored.is_quarantined |= !damaged.is_empty();
-        Ok(ShardRead { header: stored.header.clone(), bytes: bytes.freeze(), damaged })
+        let cell_hashes = stored.hashes.clone();
+        Ok(ShardRead { header: stored.header.clone(), bytes: bytes.freeze(), damaged, cell_hashes })
     }
 
     async fn stat(&self, shard: ShardId) -> Result<Option<ShardStat>, ShardError> {

@@ -1,7 +1,9 @@
 //! The command line, as clap reads it. Names here are a contract with scripts.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use holdfast_proto::cluster::Roles;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Holdfast: an S3-compatible object store that proves what it survives.
 #[derive(Debug, Parser)]
@@ -17,7 +19,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Start a store on this machine.
-    Server(ServerArgs),
+    Server(Box<ServerArgs>),
     #[command(flatten)]
     Admin(AdminCommand),
 }
@@ -44,9 +46,22 @@ pub(crate) struct ServerArgs {
     /// Settings file (TOML).
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Region that clients sign for [default: us-east-1].
+    /// Region this node stands in, and that clients of its endpoint sign for [default: us-east-1].
     #[arg(long, value_name = "NAME")]
     pub(crate) region: Option<String>,
+    /// Zone within the region: what fails together there, a rack or a room [default: default].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) zone: Option<String>,
+    /// Join a cluster: the token that `holdfast token create` printed there. Needed once.
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) join: Option<String>,
+    /// What this node does: coordinator, storage, or both [default: coordinator,storage]. Read when it joins.
+    #[arg(long, value_name = "ROLES")]
+    pub(crate) role: Option<String>,
+    /// Where other nodes reach this one (UDP): control on this port, consensus and data on the next two. Without it a
+    /// server is a cluster of its own; it can be given at any later start [default port: 9010].
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) cluster_listen: Option<String>,
     /// Domain for virtual-host style requests (BUCKET.DOMAIN), once for each.
     #[arg(long = "domain", value_name = "DOMAIN")]
     pub(crate) domains: Vec<String>,
@@ -138,6 +153,20 @@ pub(crate) enum AdminCommand {
         #[command(subcommand)]
         verb: BucketVerb,
     },
+    /// Join tokens: what a new node needs to come in.
+    Token {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        verb: TokenVerb,
+    },
+    /// The machines of the cluster.
+    Node {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        verb: NodeVerb,
+    },
 }
 
 impl AdminCommand {
@@ -150,7 +179,9 @@ impl AdminCommand {
             | Self::Scrub { admin, .. }
             | Self::Object { admin, .. }
             | Self::Key { admin, .. }
-            | Self::Bucket { admin, .. } => admin,
+            | Self::Bucket { admin, .. }
+            | Self::Token { admin, .. }
+            | Self::Node { admin, .. } => admin,
         }
     }
 }
@@ -274,6 +305,54 @@ pub(crate) enum BucketVerb {
     },
 }
 
+/// Verbs of `holdfast token`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenVerb {
+    /// Make a token that admits one node. It is shown once.
+    Create {
+        /// Roles the node may have: coordinator, storage, or both [default: any].
+        #[arg(long, value_name = "ROLES")]
+        role: Option<Roles>,
+        /// Region the node must stand in [default: any].
+        #[arg(long, value_name = "NAME")]
+        region: Option<String>,
+        /// Zone the node must stand in [default: any].
+        #[arg(long, value_name = "NAME")]
+        zone: Option<String>,
+        /// How long it admits: 30m, 1h, 2d.
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
+        ttl: Duration,
+    },
+    /// All tokens, without their text.
+    List,
+    /// Make a token useless. A node it has admitted stays.
+    Revoke {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// Verbs of `holdfast node`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeVerb {
+    /// All nodes and how they are.
+    List,
+}
+
+/// A number with s, m, h or d after it.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a time: a number and s, m, h or d, for instance 1h");
+    let (number, seconds) = match text.char_indices().next_back() {
+        Some((at, 's')) => (&text[..at], 1),
+        Some((at, 'm')) => (&text[..at], 60),
+        Some((at, 'h')) => (&text[..at], 3600),
+        Some((at, 'd')) => (&text[..at], 86_400),
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(seconds).filter(|&s| s > 0).map(Duration::from_secs).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,6 +369,7 @@ mod tests {
             "server --data-dir d",
             "server --data-dir d --s3-listen a:1 --admin-listen a:2 --backend disk:a --backend disk:b --scheme 2+1 \
              --config f --region r --domain x --tls-cert c --tls-key k --log-format json",
+            "server --data-dir d --join t --region r --zone z --role coordinator,storage --cluster-listen h:1",
             "status",
             "status --admin http://h:1 --output json",
             "backend list --output json",
@@ -309,6 +389,10 @@ mod tests {
             "key list",
             "key delete a",
             "bucket create b",
+            "token create --role coordinator,storage --region r --zone z --ttl 30m --output json",
+            "token list",
+            "token revoke 00ff",
+            "node list",
             "bucket list",
             "bucket delete b --credentials f",
         ];
@@ -325,6 +409,8 @@ mod tests {
             ("bucket lst", "list"),
             ("stats", "status"),
             ("key create --access-key a", "--secret-key"),
+            ("token create --role admin", "coordinator"),
+            ("token create --ttl 5x", "1h"),
         ];
         for (line, nearest) in cases {
             let error = Cli::try_parse_from(std::iter::once("holdfast").chain(line.split_whitespace())).unwrap_err();

@@ -4,10 +4,14 @@
 #![recursion_limit = "256"]
 
 pub mod admin;
+pub mod health;
 pub mod layout;
 pub mod leader;
 pub mod maintenance;
+pub mod membership;
 pub mod metadata;
 pub mod object_path;
+pub mod peers;
 pub mod repair;
+pub mod runtime;
 pub mod s3;

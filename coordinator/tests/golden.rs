@@ -7,9 +7,12 @@
 use bytes::Bytes;
 use holdfast_coordinator::metadata::*;
 use holdfast_proto::admin::BackendIntent;
+use holdfast_proto::cluster::{Role, Roles};
 use holdfast_proto::manifest::{AccessKey, ObjectVersion, Pair, Part, Segment, Upload, Versioning};
+use holdfast_proto::membership::AuthorityRow;
 use holdfast_proto::pg_table::{Pg, PgTable};
 use holdfast_proto::{BackendId, BucketId, ClusterId, Epoch, NodeId, SegmentId, VersionId};
+use holdfast_trust::{Asked, KeyHash, SecretHash, TokenId, TokenRecord, TokenScope};
 use rocksdb::{DB, IteratorMode, Options};
 use std::path::Path;
 
@@ -31,8 +34,12 @@ fn golden(name: &str) -> Vec<Vec<String>> {
 }
 
 fn golden_state() -> Vec<Row> {
+    golden_rows("metadata_state_1.hex")
+}
+
+fn golden_rows(name: &str) -> Vec<Row> {
     let bytes = |digits: &str| hex::decode(digits).expect("hex digits");
-    golden("metadata_state_1.hex").iter().map(|w| (w[0].clone(), bytes(&w[1]), bytes(&w[2]))).collect()
+    golden(name).iter().map(|w| (w[0].clone(), bytes(&w[1]), bytes(&w[2]))).collect()
 }
 
 /// All rows but openraft's own.
@@ -119,7 +126,14 @@ fn small(number: u64, bytes: &'static [u8]) -> ObjectVersion {
 }
 
 fn put(key: &str, version: ObjectVersion, versioning: Versioning) -> PutVersion {
-    PutVersion { bucket: PHOTOS, key: key.to_owned(), version, versioning, preconditions: Preconditions::default() }
+    PutVersion {
+        bucket: PHOTOS,
+        key: key.to_owned(),
+        version,
+        versioning,
+        preconditions: Preconditions::default(),
+        session: None,
+    }
 }
 
 fn upload(number: u64) -> Upload {
@@ -158,6 +172,9 @@ fn cluster_map() -> ClusterMap {
             scheme: [0x1d, 1, 4, 2],
             pgs: vec![Pg { committed: vec![backend], target: vec![backend] }],
         },
+        promise: Default::default(),
+        is_promise_chosen: false,
+        proof: None,
     }
 }
 
@@ -200,9 +217,9 @@ async fn fill(store: &MetadataStore) -> MetadataResult<()> {
     store.delete_version(delete).await?;
 
     store.upload_create(PHOTOS, "u", upload(21)).await?;
-    store.part_put(PHOTOS, "u", id(21), part("p1", 30)).await?;
+    store.part_put(PHOTOS, "u", id(21), part("p1", 30), None).await?;
     store.upload_create(PHOTOS, "w", upload(22)).await?;
-    store.part_put(PHOTOS, "w", id(22), part("p2", 31)).await?;
+    store.part_put(PHOTOS, "w", id(22), part("p2", 31), None).await?;
     let complete = CompleteUpload {
         bucket: PHOTOS,
         key: "w".to_owned(),
@@ -270,5 +287,48 @@ async fn rows_of_format_1_are_read() {
     let late = PutVersion { bucket: BucketId(2), ..put("late", small(40, b"x"), Versioning::Unversioned) };
     assert!(matches!(store.put_version(late).await, Err(MetadataError::NoSuchBucket { .. })));
     assert_eq!(store.bucket_create("next", "me", 1).await.unwrap().id, 3);
+    store.shutdown().await.unwrap();
+}
+
+/// The CA, a token that is used, one that is revoked.
+async fn fill_trust(store: &MetadataStore) -> MetadataResult<()> {
+    let authority = AuthorityRow {
+        generation: 1,
+        certificate: "CERTIFICATE".to_owned(),
+        key: "KEY".to_owned(),
+        other_roots: "OTHERS".to_owned(),
+    };
+    store.authority_set(0, authority).await?;
+    let storage = Roles::only(Role::Storage);
+    let scope = TokenScope { roles: Some(storage), region: Some("eu".to_owned()), zone: None };
+    for (id, scope) in [(0x11, scope), (0x12, TokenScope::default())] {
+        let secret_hash = SecretHash([0x22; 32]);
+        let id = TokenId([id; 16]);
+        store
+            .token_create(TokenRecord { id, secret_hash, scope, created_ms: 1000, expires_ms: 2000, used_by: None })
+            .await?;
+    }
+    let asked = Asked { key: KeyHash([0x33; 32]), roles: storage, region: "eu".to_owned(), zone: "a".to_owned() };
+    let (id, shown) = (TokenId([0x11; 16]), SecretHash([0x22; 32]));
+    let redeemed = store.token_redeem(RedeemToken { id, shown, asked, above: NodeId::FIRST, now_ms: 1500 }).await?;
+    assert_eq!(redeemed.map(|used| used.node), Ok(NodeId(2)));
+    assert!(store.token_revoke(TokenId([0x12; 16])).await?);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trust_in_format_1_is_still_what_is_written_and_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await;
+    fill_trust(&store).await.unwrap();
+    store.shutdown().await.unwrap();
+    drop(store);
+    assert_eq!(state_rows(directory.path()), golden_rows("trust_state_1.hex"));
+    assert_eq!(log_commands(directory.path()), golden("trust_log_1.hex"));
+
+    let store = open(directory.path()).await;
+    assert_eq!(store.authority().await.unwrap().unwrap().key, "KEY");
+    let [token] = store.token_list().await.unwrap().try_into().unwrap();
+    assert_eq!((token.id, token.used_by.map(|used| used.node)), (TokenId([0x11; 16]), Some(NodeId(2))));
     store.shutdown().await.unwrap();
 }

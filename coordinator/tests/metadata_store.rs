@@ -52,7 +52,14 @@ fn small(number: u64, bytes: &[u8]) -> ObjectVersion {
 }
 
 fn put(bucket: BucketId, key: &str, version: ObjectVersion, versioning: Versioning) -> PutVersion {
-    PutVersion { bucket, key: key.to_owned(), version, versioning, preconditions: Preconditions::default() }
+    PutVersion {
+        bucket,
+        key: key.to_owned(),
+        version,
+        versioning,
+        preconditions: Preconditions::default(),
+        session: None,
+    }
 }
 
 fn delete(
@@ -272,7 +279,7 @@ async fn uploads_complete_once_and_unused_parts_become_garbage() {
         ..Part::default()
     };
     for (number, seg) in [(1, 11), (2, 12), (2, 13), (3, 14), (4, 15)] {
-        store.part_put(b, "k", id(1), part(number, seg)).await.unwrap();
+        store.part_put(b, "k", id(1), part(number, seg), None).await.unwrap();
     }
     assert_eq!(
         store.part_list(b, "k", id(1), 1, 2).await.unwrap().iter().map(|p| p.number).collect::<Vec<_>>(),

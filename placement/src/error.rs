@@ -1,6 +1,9 @@
 //! Why no table was made.
 
+use crate::caps::Infeasible;
+use crate::domain::Domain;
 use crate::proof::Counterexample;
+use crate::topology::TopologyError;
 use holdfast_codec::SchemeError;
 use holdfast_proto::{BackendId, ErrorKind};
 
@@ -47,6 +50,18 @@ pub enum PlacementError {
         /// Which.
         id: BackendId,
     },
+    /// The backends do not make a topology.
+    #[error(transparent)]
+    Topology(TopologyError),
+    /// A domain that has no backend.
+    #[error("there is no {domain}")]
+    NoSuchDomain {
+        /// Which.
+        domain: Domain,
+    },
+    /// The promise cannot be kept on these backends.
+    #[error(transparent)]
+    Infeasible(#[from] Infeasible),
     /// The table to start from has no PG, or one with another number of slots than the scheme.
     #[error("the table is damaged: PG {pg} has {got} slots of {expected}")]
     Table {
@@ -57,8 +72,8 @@ pub enum PlacementError {
         /// How many it has.
         got: usize,
     },
-    /// The table that was made does not keep the promise; it is withheld. A fault of this crate, or m is larger than
-    /// what the scheme survives.
+    /// The table that was made does not keep the promise; it is withheld. Slots that cannot be moved now are in the way
+    /// (moves under way, lost backends without a spare), or labels cut across each other so that no way was found.
     #[error("the new table is refused: {0}")]
     Unproven(#[from] Counterexample),
 }
@@ -67,12 +82,23 @@ impl PlacementError {
     /// What can be done about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotEnoughBackends { .. } => ErrorKind::Conflict,
-            Self::PgCount { .. } | Self::Scheme(_) | Self::SlotCount { .. } | Self::DuplicateCandidate { .. } => {
-                ErrorKind::Invalid
-            }
+            Self::NotEnoughBackends { .. } | Self::Infeasible(_) | Self::Unproven(_) => ErrorKind::Conflict,
+            Self::PgCount { .. }
+            | Self::Scheme(_)
+            | Self::SlotCount { .. }
+            | Self::DuplicateCandidate { .. }
+            | Self::Topology(_) => ErrorKind::Invalid,
+            Self::NoSuchDomain { .. } => ErrorKind::NotFound,
             Self::Table { .. } => ErrorKind::Damaged,
-            Self::Unproven(_) => ErrorKind::Internal,
+        }
+    }
+}
+
+impl From<TopologyError> for PlacementError {
+    fn from(error: TopologyError) -> Self {
+        match error {
+            TopologyError::DuplicateBackend { id } => Self::DuplicateCandidate { id },
+            error => Self::Topology(error),
         }
     }
 }

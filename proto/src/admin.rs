@@ -2,7 +2,8 @@
 //! the client that asks. Sizes are bytes, times milliseconds since 1970; scripts see exactly these with
 //! `--output json`, so fields are added, never renamed.
 
-use crate::ids::{BackendId, Epoch};
+use crate::cluster::{NodeRecord, Roles};
+use crate::ids::{BackendId, Epoch, NodeId};
 use crate::node::BackendStatus;
 use serde::{Deserialize, Serialize};
 
@@ -254,6 +255,73 @@ pub struct BackendAdd {
     /// Name; chosen when absent.
     #[serde(default)]
     pub name: Option<String>,
+    /// The node it is on, by name or number; may be absent where there is one node. (Of a replacement: the node of the
+    /// backend replaced.)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+/// Body of token creation: what the token is bound to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenCreate {
+    /// Roles the node may have; any when absent.
+    #[serde(default)]
+    pub roles: Option<Roles>,
+    /// Region it must stand in; any when absent.
+    #[serde(default)]
+    pub region: Option<String>,
+    /// Zone it must stand in; any when absent.
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// How long it admits; an hour when absent.
+    #[serde(default)]
+    pub ttl_seconds: Option<u64>,
+}
+
+/// A join token. Its text is a secret, and present only in the answer that creates it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenView {
+    /// Its id, hexadecimal.
+    pub id: String,
+    /// What `holdfast server --join` takes, once.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub token: Option<String>,
+    /// Roles it is bound to.
+    pub roles: Option<Roles>,
+    /// Region it is bound to.
+    pub region: Option<String>,
+    /// Zone it is bound to.
+    pub zone: Option<String>,
+    /// When it was made.
+    pub created_ms: u64,
+    /// When it ends.
+    pub expires_ms: u64,
+    /// The node it has admitted.
+    pub used_by: Option<NodeId>,
+}
+
+/// A node with how it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// As the cluster map has it.
+    #[serde(flatten)]
+    pub record: NodeRecord,
+    /// `up`, `suspect`, `lost`, `returned` or `removed`.
+    pub state: String,
+    /// Whether it keeps the store whole: plans placement, repairs.
+    pub is_leader: bool,
+    /// Whether it votes in the root group: a majority of those who do must be up.
+    pub is_voter: bool,
+    /// Answers far later than the others.
+    pub is_slow: bool,
+    /// Backends on it.
+    pub backends: u32,
+    /// Of which this many take no reads or writes.
+    pub backends_offline: u32,
+    /// Bytes of their file systems.
+    pub capacity_bytes: u64,
+    /// Bytes their shards take.
+    pub used_bytes: u64,
 }
 
 /// Every failed call answers this, with the HTTP status of its kind.

@@ -1,11 +1,11 @@
 //! What a coordinator asks of a storage node: the trait both sides meet in. A co-located node is handed in as an
-//! implementation; one across the network will be another implementation of the same trait.
+//! implementation; one across the network is another (`coordinator::runtime`), and so are all of them together.
 //!
 //! Invariant: whatever `read_shard` hands out was verified against the hashes stored beside it, and those against the
 //! root the caller named; bytes that fail are reported as damaged, never returned.
 
 use crate::error_kind::ErrorKind;
-use crate::ids::{BackendId, PgId, ShardId};
+use crate::ids::{BackendId, Epoch, NodeId, PgId, ShardId};
 use crate::shard_header::ShardHeader;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -53,6 +53,35 @@ pub struct ShardRead {
     pub bytes: Bytes,
     /// Indexes (in the shard) of the cells that failed their hash.
     pub damaged: Vec<u32>,
+    /// The hashes of all cells of the shard, in order, as stored beside them: whoever gets the read over a wire can hold
+    /// it against the root that the manifest names.
+    pub cell_hashes: Vec<[u8; 32]>,
+}
+
+impl ShardRead {
+    /// Verifies what came from elsewhere: the hashes against `expected_root`, and each cell from `first` on against its
+    /// hash. Cells that fail are added to `damaged`.
+    ///
+    /// # Errors
+    /// The hashes do not give the root, or are not one for each cell: nothing of it can be trusted.
+    pub fn verify(&mut self, first: u32, expected_root: Option<[u8; 32]>) -> Result<(), &'static str> {
+        let count = usize::try_from(self.header.cell_count()).unwrap_or(usize::MAX);
+        if self.cell_hashes.len() != count {
+            return Err("it has not one hash for each cell");
+        }
+        if expected_root.is_some_and(|root| root != shard_root(self.cell_hashes.iter().copied())) {
+            return Err("its hashes do not give the root expected");
+        }
+        let cell_bytes = usize::try_from(self.header.cell_bytes.max(1)).unwrap_or(usize::MAX);
+        for (index, cell) in (first..).zip(self.bytes.chunks(cell_bytes)) {
+            let hash = usize::try_from(index).ok().and_then(|at| self.cell_hashes.get(at));
+            let is_known = self.damaged.contains(&index);
+            if !is_known && hash != Some(blake3::hash(cell).as_bytes()) {
+                self.damaged.push(index);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Why a shard operation failed. Names the backend and the cause.
@@ -126,6 +155,14 @@ pub enum ShardError {
         /// The system's words.
         reason: String,
     },
+    /// The caller acts by a cluster map that is older than this node still takes orders by.
+    #[error("epoch {got} is stale: the node wants {minimum} or newer")]
+    StaleEpoch {
+        /// What the caller had.
+        got: Epoch,
+        /// The oldest that is taken.
+        minimum: Epoch,
+    },
     /// The caller broke the contract (cells out of order, too many bytes, a range past the end).
     #[error("invalid shard operation: {reason}")]
     Invalid {
@@ -143,6 +180,7 @@ impl ShardError {
             Self::Unavailable { .. } | Self::ReadOnly { .. } | Self::Io { .. } => ErrorKind::Internal,
             Self::Full { .. } => ErrorKind::Full,
             Self::Busy { .. } => ErrorKind::Retry,
+            Self::StaleEpoch { .. } => ErrorKind::Refresh,
             Self::Invalid { .. } => ErrorKind::Invalid,
         }
     }
@@ -231,8 +269,14 @@ pub struct ScrubStep {
 /// A storage node, as a coordinator sees it.
 #[async_trait]
 pub trait NodeClient: Send + Sync + 'static {
-    /// Begins a shard. The header says how many bytes will come; room is reserved for them.
-    async fn begin_shard(&self, backend: BackendId, header: ShardHeader) -> Result<Box<dyn ShardWriter>, ShardError>;
+    /// Begins a shard. The header says how many bytes will come; room is reserved for them. `epoch` is that of the
+    /// cluster map it is placed by: a node that was told of a newer minimum refuses it, also when it is finished.
+    async fn begin_shard(
+        &self,
+        backend: BackendId,
+        header: ShardHeader,
+        epoch: Epoch,
+    ) -> Result<Box<dyn ShardWriter>, ShardError>;
 
     /// Reads cells `first..first + count` and verifies each; `expected_root`, if given, must be the shard's root.
     /// A range past the last cell is `Invalid`.
@@ -273,9 +317,9 @@ pub trait NodeClient: Send + Sync + 'static {
     /// call is seen.
     async fn backends(&self) -> Vec<BackendStatus>;
 
-    /// Formats `location` (`disk:PATH`, an empty or absent directory) as a new backend of this cluster named `name`
-    /// and attaches it. Refuses a directory that holds anything.
-    async fn add_backend(&self, location: &str, name: &str) -> Result<BackendStatus, ShardError>;
+    /// Formats `location` (`disk:PATH`, an empty or absent directory) on `node` as a new backend of this cluster named
+    /// `name` and attaches it. Refuses a directory that holds anything, and a node it does not reach.
+    async fn add_backend(&self, node: NodeId, location: &str, name: &str) -> Result<BackendStatus, ShardError>;
 
     /// Detaches a backend and forgets it. Its files stay as they are.
     async fn remove_backend(&self, backend: BackendId) -> Result<(), ShardError>;

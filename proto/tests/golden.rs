@@ -5,11 +5,17 @@
 //! (docs/formats.md).
 
 use bytes::Bytes;
+use holdfast_proto::heartbeat::Heartbeat;
 use holdfast_proto::manifest::{
     AccessKey, Attributes, Bucket, Checksum, ObjectVersion, Pair, Part, PartInfo, Segment, Upload, Versioning,
 };
+use holdfast_proto::node::{BackendHealth, BackendStatus, Cell, ScrubStep, ShardError, ShardRead, ShardStat};
+use holdfast_proto::node_rpc::{
+    AddBackend, BackendList, BackendSummary, DeleteShards, ListShards, NameBackend, NameShard, NodeLoad, Ping, Pong,
+    ReadCells, ReadHead, Reply, ScrubReply, ScrubShards, StatList, StatMessage, StatReply, WriteBegin, WriteCells,
+};
 use holdfast_proto::shard_header::ShardHeader;
-use holdfast_proto::{BucketId, ClusterId, PgId, SegmentId, ShardId, Slot, VersionId};
+use holdfast_proto::{BackendId, BucketId, ClusterId, Epoch, NodeId, PgId, SegmentId, ShardId, Slot, VersionId};
 use prost::Message;
 use std::path::Path;
 
@@ -182,4 +188,84 @@ fn buckets_and_keys() {
         is_root: true,
     };
     check_message("access_key", &key);
+}
+
+fn shard() -> ShardId {
+    ShardId { pg: PgId(77), segment: segment_id(), slot: Slot(4) }
+}
+
+fn backend() -> BackendId {
+    BackendId([0xb1; 16])
+}
+
+fn small_header() -> ShardHeader {
+    ShardHeader {
+        cluster: ClusterId([0xc1; 16]),
+        id: shard(),
+        bucket: BucketId(9),
+        key_hash: [0xd1; 32],
+        version: version_id(),
+        scheme: [0x1d, 1, 4, 2],
+        cell_bytes: 64,
+        shard_bytes: 100,
+        segment_bytes: 400,
+        segment_offset: 0,
+        created_ms: 1_795_000_000_789,
+    }
+}
+
+#[test]
+fn requests_between_nodes() {
+    check_message("rpc_write_begin", &WriteBegin::new(backend(), &small_header()));
+    let cell = |len: usize, seed: u8| Cell { bytes: Bytes::from(vec![seed; len]), hash: [seed; 32] };
+    check_message("rpc_write_cells", &WriteCells::new(vec![cell(64, 1), cell(36, 2)]).0);
+    check_message("rpc_read_cells", &ReadCells::new(backend(), shard(), (3, 4), Some([0xe1; 32])));
+    check_message("rpc_name_shard", &NameShard::new(backend(), shard()));
+    check_message("rpc_delete_shards", &DeleteShards::new(backend(), &[shard(), shard()]));
+    check_message("rpc_list_shards", &ListShards::new(backend(), PgId(77), Some(shard()), 1000));
+    check_message("rpc_scrub_shards", &ScrubShards::new(backend(), Some(shard()), 1 << 20));
+    let add = AddBackend { location: "disk:/mnt/d7".to_owned(), name: "d7".to_owned() };
+    check_message("rpc_add_backend", &add);
+    check_message("rpc_name_backend", &NameBackend::new(backend()));
+    check_message("rpc_ping", &Ping { minimum_epoch: 12 });
+    check_message("heartbeat", &Heartbeat::new(&[NodeId(2), NodeId(300)].into()));
+}
+
+#[test]
+fn replies_between_nodes() {
+    let stat = ShardStat { id: shard(), shard_bytes: 100, cell_bytes: 64, root: [0xe1; 32], verified_ms: 1_795 };
+    check_message("rpc_stat_reply", &StatReply { stat: Some(StatMessage::from(&stat)) });
+    check_message("rpc_stat_list", &StatList::new(&[stat.clone(), stat.clone()]));
+    let read = ShardRead {
+        header: small_header(),
+        bytes: Bytes::from_static(&[1; 100]),
+        damaged: vec![1],
+        cell_hashes: vec![[0xf1; 32], [0xf2; 32]],
+    };
+    check_message("rpc_read_head", &ReadHead::new(&read));
+    let step = ScrubStep { shards: 4, bytes: 500, damaged: vec![shard()], next: Some(shard()) };
+    check_message("rpc_scrub_reply", &ScrubReply::new(&step));
+    let status = BackendStatus {
+        id: backend(),
+        name: "d1".to_owned(),
+        location: "disk:/mnt/d1".to_owned(),
+        health: BackendHealth::ReadOnly,
+        reason: "poisoned".to_owned(),
+        capacity_bytes: 1 << 40,
+        free_bytes: 1 << 39,
+        used_bytes: 1 << 38,
+        shard_count: 77,
+        scrubbed_ms: 1_795_000_000_000,
+    };
+    check_message("rpc_backend_list", &BackendList::new(&[status]));
+    let load = NodeLoad { writers: 1, calls: 2, bytes_in_flight: 300_000 };
+    let backends = vec![BackendSummary::new(backend(), BackendHealth::Failed)];
+    check_message("rpc_pong", &Pong { minimum_epoch: 12, load: Some(load), backends });
+    check_message("rpc_reply_ok", &Reply::ok(&StatMessage::from(&stat)));
+    let io = ShardError::Io { backend: backend(), action: "sync".to_owned(), reason: "EIO".to_owned() };
+    check_message("rpc_fault_io", &Reply::fault(&io));
+    let damaged = ShardError::Damaged { shard: shard(), backend: backend(), reason: "root".to_owned() };
+    check_message("rpc_fault_damaged", &Reply::fault(&damaged));
+    let stale = ShardError::StaleEpoch { got: Epoch(11), minimum: Epoch(12) };
+    check_message("rpc_fault_stale_epoch", &Reply::fault(&stale));
 }

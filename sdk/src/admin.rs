@@ -8,8 +8,8 @@ use crate::sign::{Credentials, Payload, RequestToSign, Signer};
 use crate::{ADMIN_REGION, ADMIN_SERVICE};
 use bytes::Bytes;
 use holdfast_proto::admin::{
-    AdminError, BackendAdd, BackendView, BucketView, ClusterStatus, KeyCreate, KeyView, ObjectView, RepairStatus,
-    ScrubStatus,
+    AdminError, BackendAdd, BackendView, BucketView, ClusterStatus, KeyCreate, KeyView, NodeView, ObjectView,
+    RepairStatus, ScrubStatus, TokenCreate, TokenView,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
@@ -177,6 +177,26 @@ impl AdminClient {
     /// Removes an access key.
     pub async fn key_delete(&self, access_key: &str) -> Result<KeyView, AdminClientError> {
         self.call(Call { method: "DELETE", path: format!("/v1/keys/{access_key}"), query: &[], body: Vec::new() }).await
+    }
+
+    /// Makes a join token; the answer is the only one that carries its text.
+    pub async fn token_create(&self, create: &TokenCreate) -> Result<TokenView, AdminClientError> {
+        self.send("POST", "/v1/tokens".into(), create).await
+    }
+
+    /// All join tokens, without their text.
+    pub async fn token_list(&self) -> Result<Vec<TokenView>, AdminClientError> {
+        self.get("/v1/tokens".into()).await
+    }
+
+    /// Revokes a join token; a node it has admitted stays.
+    pub async fn token_revoke(&self, id: &str) -> Result<TokenView, AdminClientError> {
+        self.call(Call { method: "DELETE", path: format!("/v1/tokens/{id}"), query: &[], body: Vec::new() }).await
+    }
+
+    /// All nodes, removed ones too.
+    pub async fn node_list(&self) -> Result<Vec<NodeView>, AdminClientError> {
+        self.get("/v1/nodes".into()).await
     }
 
     /// Makes a bucket, owned by the root key.

@@ -1,4 +1,5 @@
-//! The node of this process: its backends by id, and the task that watches them.
+//! The node of this process: its backends by id, and the task that watches them. It serves whoever calls it; stale
+//! epochs are refused by `FencedNode`, which is put in front of it.
 
 use crate::attachment::{Attachment, State};
 use crate::location::Location;
@@ -9,7 +10,7 @@ use futures::future::join_all;
 use holdfast_backends::{Backend, DiskOptions};
 use holdfast_proto::node::{BackendStatus, NodeClient, ScrubStep, ShardError, ShardRead, ShardStat, ShardWriter};
 use holdfast_proto::shard_header::ShardHeader;
-use holdfast_proto::{BackendId, ClusterId, PgId, ShardId};
+use holdfast_proto::{BackendId, ClusterId, Epoch, NodeId, PgId, ShardId};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -181,7 +182,12 @@ fn new_id() -> BackendId {
 
 #[async_trait]
 impl NodeClient for LocalNode {
-    async fn begin_shard(&self, backend: BackendId, header: ShardHeader) -> Result<Box<dyn ShardWriter>, ShardError> {
+    async fn begin_shard(
+        &self,
+        backend: BackendId,
+        header: ShardHeader,
+        _: Epoch,
+    ) -> Result<Box<dyn ShardWriter>, ShardError> {
         self.watch_error(self.backend(backend)?.begin(header).await)
     }
 
@@ -228,7 +234,7 @@ impl NodeClient for LocalNode {
         self.inner.attachments.lock().values().map(Attachment::status).collect()
     }
 
-    async fn add_backend(&self, location: &str, name: &str) -> Result<BackendStatus, ShardError> {
+    async fn add_backend(&self, _: NodeId, location: &str, name: &str) -> Result<BackendStatus, ShardError> {
         let parsed: Location = location.parse().map_err(|e| ShardError::Invalid { reason: format!("{e}") })?;
         let id = new_id();
         // With probing held back nobody opens or lets go of anything meanwhile.

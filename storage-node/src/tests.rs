@@ -4,7 +4,9 @@ use super::*;
 use bytes::Bytes;
 use holdfast_proto::node::{BackendHealth, BackendStatus, Cell, NodeClient, ShardError};
 use holdfast_proto::shard_header::ShardHeader;
-use holdfast_proto::{BackendId, BucketId, ClusterId, ErrorKind, PgId, SegmentId, ShardId, Slot, VersionId};
+use holdfast_proto::{
+    BackendId, BucketId, ClusterId, Epoch, ErrorKind, NodeId, PgId, SegmentId, ShardId, Slot, VersionId,
+};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -64,7 +66,7 @@ async fn put(node: &LocalNode, backend: BackendId, shard: ShardId) -> Result<(),
         segment_offset: 0,
         created_ms: 0,
     };
-    let mut writer = node.begin_shard(backend, header).await?;
+    let mut writer = node.begin_shard(backend, header, Epoch(1)).await?;
     let hash = blake3_of(&bytes);
     writer.append(vec![Cell { bytes, hash }]).await?;
     writer.finish().await.map(|_| ())
@@ -168,19 +170,19 @@ async fn a_backend_whose_directory_was_deleted_is_made_anew_in_the_same_place() 
     let place = Place::new(2);
     let node = place.open().await;
     put(&node, id(1), shard(1)).await.unwrap();
-    let taken = node.add_backend(&place.location("d1"), "again").await.unwrap_err();
+    let taken = node.add_backend(NodeId::FIRST, &place.location("d1"), "again").await.unwrap_err();
     assert_eq!(taken.kind(), ErrorKind::Invalid, "{taken}");
     std::fs::remove_dir_all(place.path("d1")).unwrap();
     until(&node, id(1), BackendHealth::Missing).await;
     // Anything that lies there keeps it from being formatted, and stays.
     std::fs::create_dir(place.path("d1")).unwrap();
     std::fs::write(place.path("d1").join("notes"), "mine").unwrap();
-    let refused = node.add_backend(&place.location("d1"), "d1").await.unwrap_err();
+    let refused = node.add_backend(NodeId::FIRST, &place.location("d1"), "d1").await.unwrap_err();
     assert!(refused.to_string().contains("notes"), "{refused}");
     assert_eq!(std::fs::read(place.path("d1").join("notes")).unwrap(), b"mine");
     std::fs::remove_file(place.path("d1").join("notes")).unwrap();
 
-    let fresh = node.add_backend(&place.location("d1"), "d1").await.unwrap();
+    let fresh = node.add_backend(NodeId::FIRST, &place.location("d1"), "d1").await.unwrap();
     assert_eq!((fresh.health, fresh.shard_count), (BackendHealth::Online, 0));
     assert_ne!(fresh.id, id(1));
     put(&node, fresh.id, shard(3)).await.unwrap();
@@ -261,11 +263,11 @@ async fn a_new_backend_needs_a_place_of_its_own_and_outlives_a_restart() {
         ("s3:bucket", "\"s3\""),
         ("/mnt/x", "disk:PATH"),
     ] {
-        let error = node.add_backend(location, "d2").await.unwrap_err();
+        let error = node.add_backend(NodeId::FIRST, location, "d2").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains(part), "{location}: {error}");
     }
-    let added = node.add_backend(&place.location("new/d2"), "d2").await.unwrap();
+    let added = node.add_backend(NodeId::FIRST, &place.location("new/d2"), "d2").await.unwrap();
     put(&node, added.id, shard(7)).await.unwrap();
     let listed = node.list_shards(added.id, PgId(1), None, 10).await.unwrap();
     assert_eq!(listed.len(), 1);

@@ -4,6 +4,7 @@
 //! its pid when the test ends, passed or not, and every wait has a limit.
 
 pub mod clients;
+pub mod cluster;
 pub mod content;
 pub mod server;
 pub mod signing;

@@ -34,6 +34,16 @@ impl Frame {
     pub fn body_bytes(&self) -> usize {
         self.body.iter().map(Bytes::len).sum()
     }
+
+    /// Refuses a frame beyond the limits.
+    pub fn check(&self) -> Result<(), TransportError> {
+        let check = |what: &str, bytes: usize, limit: usize| match bytes <= limit {
+            true => Ok(()),
+            false => Err(TransportError::Malformed { reason: format!("a {what} of {bytes} bytes, {limit} allowed") }),
+        };
+        check("head", self.head.len(), Self::HEAD_BYTES_MAX)?;
+        check("body", self.body_bytes(), Self::BODY_BYTES_MAX)
+    }
 }
 
 /// What goes with a call beside its first frame.
@@ -83,7 +93,9 @@ pub struct Call {
 }
 
 /// Frames to and from the other side of one call. Dropped before both directions were finished, it cancels: the other
-/// side's next `send` or `receive` fails with `Cancelled`, and what the peer was doing for it is dropped.
+/// side's next `send` or `receive` fails with `Cancelled`, and what the peer was doing for it is dropped. A direction
+/// that was finished stays so: a service that refuses a stream midway sends its reply, finishes and returns; the caller's
+/// `send` then fails with `Cancelled`, and its `receive` gives the reply.
 #[async_trait]
 pub trait Channel: Send {
     /// Sends a frame; waits when the other side falls behind, so a sender holds a bounded amount. The frame may not have
@@ -116,10 +128,15 @@ pub trait Transport: Send + Sync + 'static {
         options: CallOptions,
     ) -> Result<Box<dyn Channel>, TransportError>;
 
-    /// One frame there, one frame back.
+    /// One frame there, one frame back. Waits for the end of the reply too: a channel dropped before would cancel what
+    /// the service still does.
     async fn call(&self, to: NodeId, rpc: Rpc, request: Frame, options: CallOptions) -> Result<Frame, TransportError> {
         let mut channel = self.open(to, rpc, request, options).await?;
         channel.finish().await?;
-        channel.receive().await?.ok_or(TransportError::Cancelled)
+        let reply = channel.receive().await?.ok_or(TransportError::Cancelled)?;
+        match channel.receive().await? {
+            None => Ok(reply),
+            Some(_) => Err(TransportError::Malformed { reason: "more than one frame in a reply".to_owned() }),
+        }
     }
 }

@@ -5,7 +5,14 @@
 //! **Invariant:** no service sees a call that the role matrix (`proto::rpc`) does not allow.
 
 mod channel;
+#[doc(hidden)]
+pub mod contract;
 mod error;
+mod local;
+pub mod quic;
+mod retry_budget;
 
 pub use channel::{Call, CallOptions, Caller, Channel, Frame, Service, Transport};
 pub use error::TransportError;
+pub use local::{LinkConditions, LocalNetwork, LocalOptions, LocalTransport};
+pub use retry_budget::RetryBudget;

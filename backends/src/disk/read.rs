@@ -179,9 +179,9 @@ impl Record<'_> {
         match self.fetch(wanted.clone()) {
             Ok(mut found) => {
                 let damaged = self.verify_cells(&trailer, cells, &mut found);
-                Ok(ShardRead { header, bytes: found.freeze(), damaged })
+                Ok(ShardRead { header, bytes: found.freeze(), damaged, cell_hashes: trailer.hashes })
             }
-            Err(RecordFault::Io(_)) => self.read_cell_by_cell(header, &trailer, cells),
+            Err(RecordFault::Io(_)) => self.read_cell_by_cell(header, trailer, cells),
             Err(fault) => Err(fault),
         }
     }
@@ -190,7 +190,7 @@ impl Record<'_> {
     fn read_cell_by_cell(
         &self,
         header: ShardHeader,
-        trailer: &Trailer,
+        trailer: Trailer,
         cells: Range<u32>,
     ) -> Result<ShardRead, RecordFault> {
         let all = self.bytes_of(&cells);
@@ -202,7 +202,7 @@ impl Record<'_> {
             let target = length(&(all.start..span.start))?..length(&(all.start..span.end))?;
             match self.fetch(span) {
                 Ok(mut found) => {
-                    damaged.extend(self.verify_cells(trailer, cell..cell + 1, &mut found));
+                    damaged.extend(self.verify_cells(&trailer, cell..cell + 1, &mut found));
                     out[target].copy_from_slice(&found);
                 }
                 Err(RecordFault::Io(error)) => {
@@ -214,7 +214,7 @@ impl Record<'_> {
         }
         match refused {
             Some(error) if damaged.len() == cells.len() => Err(RecordFault::Io(error)),
-            _ => Ok(ShardRead { header, bytes: Bytes::from(out), damaged }),
+            _ => Ok(ShardRead { header, bytes: Bytes::from(out), damaged, cell_hashes: trailer.hashes }),
         }
     }
 
@@ -229,7 +229,7 @@ impl Record<'_> {
         let trailer = self.verify_trailer(layout, &whole[length(&(0..layout.trailer_offset))?..])?;
         whole.narrow(length(&(0..wanted.start))?..length(&(0..wanted.end))?);
         let damaged = self.verify_cells(&trailer, cells, &mut whole);
-        Ok(ShardRead { header, bytes: whole.freeze(), damaged })
+        Ok(ShardRead { header, bytes: whole.freeze(), damaged, cell_hashes: trailer.hashes })
     }
 
     fn layout(&self) -> Result<RecordLayout, RecordFault> {

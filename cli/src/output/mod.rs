@@ -4,6 +4,7 @@
 
 pub(crate) mod backends;
 pub(crate) mod keys_and_buckets;
+pub(crate) mod nodes;
 pub(crate) mod object;
 pub(crate) mod repair;
 pub(crate) mod status;

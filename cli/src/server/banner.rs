@@ -1,7 +1,10 @@
 //! What a person sees when a server has started: where it is, with which key, and a first command that works.
 
+use super::cluster::network::Network;
 use super::credentials::RootKey;
 use super::lock::reachable;
+use holdfast_proto::NodeId;
+use holdfast_proto::cluster::Roles;
 use std::fmt;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -9,17 +12,41 @@ use std::path::PathBuf;
 
 /// What there is to say.
 pub(crate) struct Banner {
-    pub(crate) s3: SocketAddr,
+    /// `None` on a node that serves no S3.
+    pub(crate) s3: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
     pub(crate) tls: bool,
     pub(crate) region: String,
     pub(crate) data_dir: PathBuf,
-    pub(crate) scheme: String,
+    /// Scheme, and how many backends may be lost; `None` on a node that does not plan.
+    pub(crate) promise: Option<(String, usize)>,
+    /// This node's.
     pub(crate) backends: usize,
     pub(crate) backends_online: usize,
-    pub(crate) survives: usize,
+    /// `None` on a server that is alone.
+    pub(crate) cluster: Option<ClusterPlace>,
     /// The root key, at the first start only.
     pub(crate) root_key: Option<RootKey>,
+}
+
+/// What the node is in its cluster.
+pub(crate) struct ClusterPlace {
+    pub(crate) node: NodeId,
+    pub(crate) roles: Roles,
+    pub(crate) zone: String,
+    /// Where the others reach it.
+    pub(crate) listen: String,
+}
+
+impl ClusterPlace {
+    /// Of a node that is on the network.
+    pub(crate) fn of(network: &Network) -> Self {
+        let identity = &network.identity;
+        let addresses = network.addresses(String::new(), String::new());
+        let all = addresses.control.iter().chain(&addresses.consensus).chain(&addresses.data);
+        let listen = all.map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        Self { node: identity.node, roles: identity.roles, zone: identity.zone.clone(), listen }
+    }
 }
 
 /// To standard output; a closed one is no reason to stop.
@@ -31,17 +58,31 @@ pub(crate) fn print(banner: &Banner) {
 impl fmt::Display for Banner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "https" } else { "http" };
-        let endpoint = format!("{scheme}://{}", reachable(self.s3));
+        let endpoint = self.s3.map(|s3| format!("{scheme}://{}", reachable(s3)));
         let data = self.data_dir.display();
         writeln!(f, "Holdfast {} is ready", env!("CARGO_PKG_VERSION"))?;
-        writeln!(f, "  S3       {endpoint}  region {}", self.region)?;
-        writeln!(f, "  admin    http://{}  (holdfast status --data-dir {data})", reachable(self.admin))?;
+        if let Some(endpoint) = &endpoint {
+            writeln!(f, "  S3       {endpoint}  region {}", self.region)?;
+        }
+        let admin = reachable(self.admin);
+        match &endpoint {
+            Some(_) => writeln!(f, "  admin    http://{admin}  (holdfast status --data-dir {data})")?,
+            None => writeln!(f, "  health   http://{admin}/health/ready")?,
+        }
         writeln!(f, "  data     {data}")?;
-        writeln!(
-            f,
-            "  promise  scheme {} on {} backends: any {} may be lost",
-            self.scheme, self.backends, self.survives
-        )?;
+        if let Some(place) = &self.cluster {
+            let ClusterPlace { node, roles, zone, listen } = place;
+            writeln!(f, "  cluster  node n{node} ({roles}) in {}/{zone}, reached at {listen} (UDP)", self.region)?;
+        }
+        match (&self.promise, self.backends) {
+            (Some((scheme, survives)), 1..) if self.cluster.is_none() => {
+                writeln!(f, "  promise  scheme {scheme} on {} backends: any {survives} may be lost", self.backends)?
+            }
+            (Some((scheme, survives)), _) => {
+                writeln!(f, "  promise  scheme {scheme} over all nodes: any {survives} backends may be lost")?;
+            }
+            (None, _) => {}
+        }
         if self.backends_online < self.backends {
             writeln!(f, "  DEGRADED {} of {} backends are online", self.backends_online, self.backends)?;
         }
@@ -55,10 +96,13 @@ impl fmt::Display for Banner {
                 (key.access_key.as_str(), "$HOLDFAST_SECRET_ACCESS_KEY")
             }
             None => {
-                writeln!(f, "  keys     as at the first start")?;
+                let Some(endpoint) = &endpoint else { return Ok(()) };
+                let first = if self.cluster.is_some() { "those of the cluster" } else { "as at the first start" };
+                writeln!(f, "  keys     {first}")?;
                 return writeln!(f, "  try      aws --endpoint-url {endpoint} s3 ls");
             }
         };
+        let endpoint = endpoint.unwrap_or_default();
         writeln!(f, "  try")?;
         writeln!(
             f,
@@ -79,15 +123,15 @@ mod tests {
     fn a_secret_shows_only_when_it_was_made_here() {
         let credentials = Credentials { access_key: "HFABC".into(), secret_key: "hush-hush".into() };
         let banner = |root_key| Banner {
-            s3: "0.0.0.0:9000".parse().unwrap(),
+            s3: Some("0.0.0.0:9000".parse().unwrap()),
             admin: "127.0.0.1:9001".parse().unwrap(),
             tls: false,
             region: "us-east-1".into(),
             data_dir: "/srv/data".into(),
-            scheme: "4+2".into(),
+            promise: Some(("4+2".into(), 2)),
             backends: 6,
             backends_online: 6,
-            survives: 2,
+            cluster: None,
             root_key,
         };
         let generated = banner(Some(RootKey::Generated(credentials.clone()))).to_string();

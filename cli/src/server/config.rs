@@ -4,6 +4,7 @@ use super::settings::{Settings, invalid};
 use crate::arguments::ServerArgs;
 use crate::failure::Failure;
 use holdfast_coordinator::admin::Code;
+use holdfast_proto::cluster::Roles;
 use holdfast_sdk::byte_size;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -17,6 +18,10 @@ pub(crate) const DEFAULT_BACKENDS: usize = 6;
 pub(crate) const DEFAULT_SCHEME: SchemeShape = SchemeShape { k: 4, m: 2 };
 /// Largest k+m: durable slots are one bit each of 64, and one slot a backend.
 const SHARDS_MAX: usize = 64;
+/// Region of a server that is told none.
+pub(crate) const DEFAULT_REGION: &str = "us-east-1";
+/// Control plane, where no port is given.
+const CLUSTER_PORT: u16 = 9010;
 /// How long requests under way may take to finish after SIGTERM.
 const DRAIN_SECONDS: u64 = 30;
 
@@ -97,6 +102,20 @@ pub(crate) struct ObjectSettings {
     pub(crate) read_buffer_bytes: Option<u64>,
 }
 
+/// What a server is told of its cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClusterSettings {
+    /// Zone within the region.
+    pub(crate) zone: String,
+    /// Control plane; consensus and data take the next two ports, or any if it is port 0. `None`: no other node reaches
+    /// this one.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Token to join with, if this data directory has not joined yet.
+    pub(crate) join: Option<String>,
+    /// Roles asked for when joining.
+    pub(crate) roles: Roles,
+}
+
 /// Settings of repair and scrub that were given; the rest keep maintenance's defaults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MaintenanceSettings {
@@ -121,6 +140,7 @@ pub(crate) struct ServerConfig {
     pub(crate) scheme: Option<SchemeShape>,
     pub(crate) region: String,
     pub(crate) domains: Vec<String>,
+    pub(crate) cluster: ClusterSettings,
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) log_format: LogFormat,
     pub(crate) drain_timeout: Duration,
@@ -151,8 +171,9 @@ impl ServerConfig {
             admin_listen: settings.parsed("admin_listen", address)?.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9001))),
             backends: backends(settings)?,
             scheme: settings.parsed("scheme", SchemeShape::from_str)?,
-            region: settings.parsed("region", region)?.unwrap_or_else(|| "us-east-1".to_owned()),
+            region: settings.parsed("region", place)?.unwrap_or_else(|| DEFAULT_REGION.to_owned()),
             domains: domains(settings)?,
+            cluster: cluster(settings)?,
             tls: tls(settings)?,
             log_format: settings.parsed("log_format", LogFormat::from_str)?.unwrap_or(LogFormat::Auto),
             drain_timeout: Duration::from_secs(
@@ -188,6 +209,10 @@ fn take_flags(settings: &mut Settings, arguments: &ServerArgs) {
     settings.take_flag("scheme", "--scheme", one(&arguments.scheme));
     settings.take_flag("region", "--region", one(&arguments.region));
     settings.take_flag("domains", "--domain", arguments.domains.clone());
+    settings.take_flag("zone", "--zone", one(&arguments.zone));
+    settings.take_flag("cluster.listen", "--cluster-listen", one(&arguments.cluster_listen));
+    settings.take_flag("cluster.join", "--join", one(&arguments.join));
+    settings.take_flag("cluster.role", "--role", one(&arguments.role));
     settings.take_flag("tls.cert", "--tls-cert", one(&arguments.tls_cert));
     settings.take_flag("tls.key", "--tls-key", one(&arguments.tls_key));
     settings.take_flag("log_format", "--log-format", one(&arguments.log_format));
@@ -208,6 +233,34 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     found.next().ok_or_else(|| format!("{text:?} names no address"))
 }
 
+fn cluster(settings: &Settings) -> Result<ClusterSettings, Failure> {
+    let settings = ClusterSettings {
+        zone: settings.parsed("zone", place)?.unwrap_or_else(|| "default".to_owned()),
+        listen: settings.parsed("cluster.listen", cluster_address)?,
+        join: settings.text("cluster.join")?.map(|(token, _)| token.to_owned()),
+        roles: settings.parsed("cluster.role", Roles::from_str)?.unwrap_or(Roles::BOTH),
+    };
+    if settings.join.is_some() && settings.listen.is_none() {
+        let message = "a node that joins must say where the others reach it";
+        return Err(Failure::usage(Code::InvalidArgument, message).or_try("--cluster-listen HOST[:PORT]"));
+    }
+    Ok(settings)
+}
+
+/// `HOST` or `HOST:PORT`. A wildcard is refused: other nodes are told this address.
+fn cluster_address(text: &str) -> Result<SocketAddr, String> {
+    let with_port = |text: &str| text.to_socket_addrs().ok().and_then(|mut found| found.next());
+    let found = with_port(text).or_else(|| with_port(&format!("{text}:{CLUSTER_PORT}")));
+    let found = found.ok_or_else(|| format!("{text:?} is not an address (host or host:port)"))?;
+    if found.ip().is_unspecified() {
+        return Err(format!("{text:?} is no address that another machine could reach"));
+    }
+    if found.port() > u16::MAX - 2 {
+        return Err(format!("{text:?}: the next two ports are needed as well"));
+    }
+    Ok(found)
+}
+
 fn backends(settings: &Settings) -> Result<Vec<String>, Failure> {
     let Some((values, origin)) = settings.list("backends") else { return Ok(Vec::new()) };
     let mut found: Vec<String> = Vec::new();
@@ -225,10 +278,11 @@ fn backends(settings: &Settings) -> Result<Vec<String>, Failure> {
     Ok(found)
 }
 
-fn region(text: &str) -> Result<String, String> {
+/// The name of a region or zone.
+fn place(text: &str) -> Result<String, String> {
     let fits =
         (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    if fits { Ok(text.to_owned()) } else { Err(format!("{text:?} is not a region: letters, digits, '-' and '_'")) }
+    if fits { Ok(text.to_owned()) } else { Err(format!("{text:?} is not a name of letters, digits, '-' and '_'")) }
 }
 
 fn domains(settings: &Settings) -> Result<Vec<String>, Failure> {
@@ -271,6 +325,8 @@ mod tests {
         assert_eq!(config.admin_listen.to_string(), "127.0.0.1:9001");
         assert_eq!((config.region.as_str(), config.scheme, config.tls.clone()), ("us-east-1", None, None));
         assert_eq!(config.drain_timeout, Duration::from_secs(30));
+        assert_eq!((config.cluster.zone.as_str(), config.cluster.listen), ("default", None));
+        assert_eq!(config.cluster.roles, Roles::BOTH);
         assert!(config.backends.is_empty() && config.domains.is_empty());
     }
 
@@ -294,6 +350,13 @@ mod tests {
         assert_eq!(config.objects.read_buffer_bytes, Some(1 << 20));
         assert_eq!(config.maintenance.missing_grace_seconds, Some(60));
         assert_eq!(config.backends, ["disk:/a"]);
+        let cluster = load(
+            &ServerArgs { cluster_listen: Some("127.0.0.1".into()), join: Some("t".into()), ..flags() },
+            &[("HOLDFAST_CLUSTER__ROLE", "storage")],
+        );
+        let cluster = cluster.unwrap().cluster;
+        assert_eq!(cluster.listen.map(|a| a.port()), Some(CLUSTER_PORT));
+        assert_eq!((cluster.join.as_deref(), cluster.roles.to_string().as_str()), (Some("t"), "storage"));
         assert_eq!(config.drain_timeout, Duration::from_secs(5));
     }
 
@@ -318,6 +381,11 @@ mod tests {
             (with(|a| a.backends = vec!["disk:/a".into(), "disk:/a".into()]), "--backend"),
             (with(|a| a.region = Some("a/b".into())), "--region"),
             (with(|a| a.domains = vec!["http://x".into()]), "--domain"),
+            (with(|a| a.zone = Some("a b".into())), "--zone"),
+            (with(|a| a.role = Some("admin".into())), "--role"),
+            (with(|a| a.cluster_listen = Some("0.0.0.0".into())), "--cluster-listen"),
+            (with(|a| a.cluster_listen = Some("127.0.0.1:65534".into())), "--cluster-listen"),
+            (with(|a| a.join = Some("token".into())), "reach it"),
             (with(|a| a.log_format = Some("xml".into())), "--log-format"),
             (with(|a| a.tls_cert = Some("c".into())), "--tls-cert"),
         ];

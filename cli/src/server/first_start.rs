@@ -142,7 +142,7 @@ fn same_place(one: &str, other: &str) -> bool {
     one == other || canonical(one) == canonical(other)
 }
 
-fn default_locations(data_dir: &Path) -> Vec<String> {
+pub(crate) fn default_locations(data_dir: &Path) -> Vec<String> {
     (1..=DEFAULT_BACKENDS)
         .map(|number| format!("disk:{}", data_dir.join(format!("disks/d{number}")).display()))
         .collect()
@@ -156,7 +156,7 @@ fn check_count(scheme: SchemeShape, count: usize) -> Result<(), Failure> {
     Err(Failure::usage(Code::TooFewBackends, message).or_try("more --backend disk:PATH, or a smaller --scheme K+M"))
 }
 
-fn check_empty(directory: &Path) -> Result<(), Failure> {
+pub(crate) fn check_empty(directory: &Path) -> Result<(), Failure> {
     let mut entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

@@ -6,15 +6,20 @@ pub(crate) mod credentials;
 pub(crate) mod lock;
 
 mod banner;
+mod cluster;
 mod config;
 mod durable_file;
 mod first_start;
+mod local_backends;
 mod logging;
+mod member;
 mod metrics;
 mod operations;
+mod running;
 mod settings;
 mod shutdown;
 mod startup;
+mod storage_only;
 mod tls;
 
 use crate::Outcome;

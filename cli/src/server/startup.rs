@@ -1,58 +1,68 @@
-//! The wiring: which parts a server has, in which order they start and stop. The only file that knows them all.
+//! The wiring of a coordinator: which parts it has, in which order they start. With `storage_only`, the only file that
+//! knows them all.
 //!
-//! Order of a start: listeners (so that a taken port costs nothing), metadata, backends, cluster map, root key, object
-//! path, maintenance, endpoints. A stop goes the other way.
+//! Order of a start: listeners (so that a taken port costs nothing), the node's place in its cluster, metadata, backends,
+//! cluster map, root key, object path, maintenance, endpoints. A stop (`running`) goes the other way.
 
-use super::banner::Banner;
+use super::banner::{Banner, ClusterPlace};
+use super::cluster::network::Network;
+use super::cluster::{announce, map_watch};
 use super::config::{SchemeShape, ServerConfig};
 use super::credentials::{self, RootKey};
-use super::first_start::{self, Plan};
+use super::local_backends;
 use super::lock::{DataDirectory, reachable};
+use super::member::Member;
 use super::operations::MaintainedStore;
+use super::running::Running;
+use super::storage_only::{self, serve_data};
 use super::{metrics, tls};
 use crate::failure::Failure;
-use holdfast_backends::DiskBackend;
 use holdfast_codec::Scheme;
-use holdfast_coordinator::admin::{self, AdminParts, Code};
+use holdfast_coordinator::admin::{self, AdminParts, Code, Forwarding, MembershipParts};
+use holdfast_coordinator::health::{HealthOptions, HealthWatch};
 use holdfast_coordinator::layout::Layout;
-use holdfast_coordinator::maintenance::{Maintenance, MaintenanceOptions, ServerFacts};
-use holdfast_coordinator::metadata::{ClusterMap, Metadata, MetadataOptions, MetadataStore};
+use holdfast_coordinator::leader::{Leader, LeaderView};
+use holdfast_coordinator::maintenance::{MaintenanceOptions, MaintenanceParts, ServerFacts, keep};
+use holdfast_coordinator::membership::{MembershipService, Renewals};
+use holdfast_coordinator::metadata::{ClusterMap, Metadata, MetadataFiles, MetadataStore, NodeOptions};
 use holdfast_coordinator::object_path::{ObjectPath, ObjectPathOptions};
+use holdfast_coordinator::peers::{ClusterActivity, HintRelay, PeerService};
+use holdfast_coordinator::runtime::{ClusterNodes, ClusterNodesOptions};
 use holdfast_coordinator::s3::operations::{S3Options, service};
 use holdfast_coordinator::s3::server::{S3ServerOptions, serve};
-use holdfast_placement::{Candidate, CandidateRole, initial_table};
+use holdfast_proto::cluster::Role;
 use holdfast_proto::manifest::AccessKey;
 use holdfast_proto::node::{BackendHealth, NodeClient};
-use holdfast_proto::{ClusterId, Epoch};
+use holdfast_proto::rpc::Rpc;
+use holdfast_proto::{ClusterId, NodeId};
 use holdfast_storage_node::{BackendSpec, LocalNode, LocalNodeOptions};
 use rand::Rng;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Placement groups of a new store. Their count never changes, so it is chosen for growth: at 6 backends of 4+2 each
-/// holds 256 slots (a step of 0.4 %), at 24 still 64 (1.6 %, within the 1-2 % to which fill is to follow weight). A
-/// table of 256 PGs with 6 slots takes 50 KiB twice per epoch, which one log record carries easily.
-const PG_COUNT: u32 = 256;
-/// Reports of damage that may wait for repair; more are dropped, as scans find the damage anyway.
+/// Damage met by requests that may wait to be passed on; more is dropped, as inventories find it anyway.
 const HINTS_MAX: usize = 4096;
-/// How long maintenance, backends and metadata each may take to stop after the requests.
-const PARTS_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between looks for the cluster map on a node that has just joined.
+const MAP_WAIT: Duration = Duration::from_millis(200);
+/// How often it is said that the map has not come.
+const MAP_COMPLAINT: Duration = Duration::from_secs(10);
 
-/// A server that serves.
-pub(crate) struct Running {
-    pub(crate) banner: Banner,
-    shutdown: CancellationToken,
-    s3: JoinHandle<Result<(), String>>,
-    admin: JoinHandle<()>,
-    maintenance: Arc<Maintenance>,
-    node: Arc<LocalNode>,
-    metadata: Arc<dyn Metadata>,
-}
+/// What the consensus plane asks of the metadata.
+const METADATA_RPCS: &[Rpc] = &[
+    Rpc::RaftAppend,
+    Rpc::RaftVote,
+    Rpc::RaftSnapshot,
+    Rpc::RaftTransfer,
+    Rpc::Propose,
+    Rpc::ReadIndex,
+    Rpc::MetadataRead,
+];
+/// What the control plane asks of membership.
+const MEMBERSHIP_RPCS: &[Rpc] = &[Rpc::Join, Rpc::Renew, Rpc::ClusterMap, Rpc::Announce];
 
 /// Starts every part.
 pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<Running, Failure> {
@@ -61,59 +71,130 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
     let (admin_listener, admin_address) = listen(config.admin_listen, "administration", "--admin-listen").await?;
     let recorder = metrics::install()?;
     let clock = admin::system_clock();
-    let now_ms = clock();
-
-    let store = MetadataStore::open(MetadataOptions {
-        directory: lock.path().join("metadata"),
-        new_cluster_id: ClusterId::from_parts(now_ms, rand::rng().random()),
-    })
-    .await
-    .map_err(|e| failed("open the metadata", &e))?;
-    let cluster = store.cluster_id();
-    let metadata: Arc<dyn Metadata> = Arc::new(store);
-
-    let (node, map) = open_backends(&config, lock, cluster, metadata.as_ref(), now_ms).await?;
-    let scheme = Scheme::from_code(map.table.scheme).map_err(|e| failed("read the cluster map's scheme", &e))?;
-    let shape = SchemeShape { k: scheme.k(), m: scheme.m() };
-    let root_key = ensure_root_key(metadata.as_ref(), lock, now_ms).await?;
-    let (backends, backends_online) = report_backends(node.as_ref()).await;
-
-    let layout = Layout::new(map);
-    let (hints, damage) = mpsc::channel(HINTS_MAX);
-    let objects = ObjectPath::new(metadata.clone(), node.clone(), layout.clone(), object_options(&config), hints);
-    let maintenance = Maintenance::start(
-        metadata.clone(),
-        node.clone(),
-        layout,
-        objects.clone(),
-        damage,
-        maintenance_options(&config),
-    );
-
     let shutdown = CancellationToken::new();
     tokio::spawn(metrics::keep(recorder.clone(), shutdown.clone()));
+
+    let mut member = Member::open(&config, clock.clone()).await?;
+    if let Some(network) = member.network.clone().filter(|network| !network.identity.roles.has(Role::Coordinator)) {
+        drop(s3_listener);
+        let node = storage_only::start(&config, lock, network, admin_address, shutdown.clone()).await?;
+        let router = admin::storage_node_router(metrics::renderer(recorder));
+        let admin = tokio::spawn(admin::serve(admin_listener, router, shutdown.clone()));
+        announce_admin(lock, admin_address);
+        return Ok(node.running(admin, shutdown));
+    }
+
+    let store = open_metadata(lock, &member, clock()).await?;
+    let metadata: Arc<dyn Metadata> = Arc::new(store.clone());
+    let (node, map) = match member.is_first() {
+        true => {
+            let cluster = store.cluster_id();
+            local_backends::of_first_node(&config, lock, &member, cluster, metadata.as_ref(), clock()).await?
+        }
+        false => local_backends::of_joined_node(&config, &member, &store).await?,
+    };
+    member.found(&config, &store).await?;
+    serve_metadata(&member, &store);
+    let map = metadata.cluster_map().await.map_err(|e| failed("read the cluster map", &e))?.unwrap_or(map);
+    let scheme = Scheme::from_code(map.table.scheme).map_err(|e| failed("read the cluster map's scheme", &e))?;
+    let shape = SchemeShape { k: scheme.k(), m: scheme.m() };
+    let root_key = match member.is_first() {
+        true => ensure_root_key(metadata.as_ref(), lock, clock()).await?,
+        false => None,
+    };
+    let (backends, backends_online) = match &node {
+        Some(node) => report_backends(node.as_ref()).await,
+        None => (0, 0),
+    };
+
+    let layout = Layout::new(map);
+    let leader: LeaderView = {
+        let store = store.clone();
+        Arc::new(move || store.leader())
+    };
+    let changed = Arc::new(Notify::new());
+    let nodes = all_nodes(&member, node.clone(), &layout, lock, &changed)?;
+    let (hints, damage) = mpsc::channel(HINTS_MAX);
+    let objects = ObjectPath::new(metadata.clone(), nodes.clone(), layout.clone(), object_options(&config), hints);
+    let others = other_coordinators(&layout, member.own());
+    let activity = ClusterActivity {
+        objects: objects.clone(),
+        layout: layout.clone(),
+        metadata: metadata.clone(),
+        transport: member.late.clone(),
+        others,
+    };
+    let parts = MaintenanceParts {
+        metadata: metadata.clone(),
+        node: nodes.clone(),
+        layout: layout.clone(),
+        rebuilder: Arc::new(objects.clone()),
+        activity: Arc::new(activity),
+    };
+    let is_leading = store.leader() == Leader::Here;
+    let (leads, leading) = watch::channel(is_leading);
+    let (kept, keeper) = keep(parts, maintenance_options(&config), leading, shutdown.clone());
+    let relay = HintRelay { hints: damage, leader: leader.clone(), kept: kept.clone(), transport: member.late.clone() };
+    tokio::spawn(relay.run());
+    tokio::spawn(map_watch::follow(store.clone(), layout.clone(), member.network.clone(), leads, shutdown.clone()));
+
     let s3_endpoint = format!("{}://{}", if tls.is_some() { "https" } else { "http" }, reachable(s3_address));
-    let (router, _) = admin::router(AdminParts {
+    let mut membership = None;
+    if let Some(network) = &member.network {
+        let services = &network.services;
+        let peers = PeerService { objects: objects.clone(), layout: layout.clone(), kept: kept.clone() };
+        services.serve(&[Rpc::Activity, Rpc::DamageHints], Arc::new(peers));
+        let service = MembershipService::new(Arc::new(store.clone()), network.own(), network.clock.clone());
+        services.serve(MEMBERSHIP_RPCS, Arc::new(service));
+        let health = HealthWatch::new(network.own(), network.transport(), layout.clone(), HealthOptions::default());
+        services.serve(&[Rpc::ConsensusPing], health.clone());
+        tokio::spawn(health.clone().run(shutdown.clone()));
+        let (known, own) = (layout.clone(), network.own());
+        let coordinators = move || map_watch::coordinators(&known.current().nodes, own);
+        let addresses = network.addresses(s3_endpoint.clone(), format!("http://{}", reachable(admin_address)));
+        let announcing = announce::run(network.clone(), addresses, coordinators.clone(), changed, shutdown.clone());
+        tokio::spawn(announcing);
+        tokio::spawn(renewals(network, Box::new(coordinators)).run());
+        membership = Some(MembershipParts {
+            metadata: Arc::new(store.clone()),
+            health,
+            own,
+            layout: layout.clone(),
+            leader: leader.clone(),
+            voters: {
+                let store = store.clone();
+                Arc::new(move || store.root_voters())
+            },
+            node: nodes.clone(),
+        });
+    }
+    let (router, forwarded) = admin::router(AdminParts {
         operations: Arc::new(MaintainedStore {
-            maintenance: maintenance.clone(),
+            kept,
             facts: ServerFacts { version: env!("CARGO_PKG_VERSION").to_owned(), s3_endpoint },
         }),
         metadata: metadata.clone(),
         render_metrics: metrics::renderer(recorder),
         clock,
         writable_backends_min: shape.k + 1,
-        forwarding: None,
+        forwarding: member.network.as_ref().map(|network| Forwarding { leader, transport: network.transport() }),
+        node: nodes,
+        membership,
     });
+    if let Some(network) = &member.network {
+        network.services.serve(&[Rpc::AdminForward], Arc::new(forwarded));
+    }
+
     let banner = Banner {
-        s3: s3_address,
+        s3: Some(s3_address),
         admin: admin_address,
         tls: tls.is_some(),
         region: config.region.clone(),
         data_dir: lock.path().to_owned(),
-        scheme: shape.to_string(),
+        promise: Some((shape.to_string(), shape.m)),
         backends,
         backends_online,
-        survives: shape.m,
+        cluster: member.network.as_deref().map(ClusterPlace::of),
         root_key,
     };
     let s3_service = service(metadata.clone(), objects, S3Options { region: config.region.clone() });
@@ -125,62 +206,120 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
         })
     };
     let admin = tokio::spawn(admin::serve(admin_listener, router, shutdown.clone()));
-    if let Err(error) = lock.announce(admin_address) {
+    announce_admin(lock, admin_address);
+    Ok(Running {
+        banner,
+        shutdown,
+        s3: Some(s3),
+        admin,
+        keeper: Some(keeper),
+        node,
+        metadata: Some(metadata),
+        network: member.network,
+    })
+}
+
+/// The metadata of this node: its own, or fed by the cluster it joined.
+async fn open_metadata(lock: &DataDirectory, member: &Member, now_ms: u64) -> Result<MetadataStore, Failure> {
+    let files = MetadataFiles::Directory(lock.path().join("metadata"));
+    let cluster = match &member.network {
+        Some(network) => network.identity.cluster,
+        None => ClusterId::from_parts(now_ms, rand::rng().random()),
+    };
+    let options = NodeOptions { files, node: member.own(), cluster, transport: member.late.clone() };
+    let opened = match member.is_first() {
+        true => MetadataStore::open_first(options).await,
+        false => MetadataStore::join(options).await,
+    };
+    let store = opened.map_err(|e| failed("open the metadata", &e))?;
+    // At once: the other voters may be waiting for this one.
+    serve_metadata(member, &store);
+    Ok(store)
+}
+
+/// Has the consensus plane served, if this node has one by now.
+fn serve_metadata(member: &Member, store: &MetadataStore) {
+    if let Some(network) = &member.network {
+        network.services.serve(METADATA_RPCS, Arc::new(store.consensus_service()));
+    }
+}
+
+/// Waits for the cluster map, which a node that has just joined is sent.
+pub(crate) async fn wait_for_map(metadata: &dyn Metadata) -> ClusterMap {
+    let mut complain_at = tokio::time::Instant::now() + MAP_COMPLAINT;
+    loop {
+        let why = match metadata.cluster_map().await {
+            Ok(Some(map)) => return map,
+            Ok(None) => "it has not been sent yet".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        if tokio::time::Instant::now() >= complain_at {
+            tracing::warn!(why, "waiting for the cluster map; are enough coordinators running and reachable?");
+            complain_at += MAP_COMPLAINT;
+        }
+        tokio::time::sleep(MAP_WAIT).await;
+    }
+}
+
+/// Every storage node as one: this process's own behind its fence, the others over the network.
+fn all_nodes(
+    member: &Member,
+    node: Option<Arc<LocalNode>>,
+    layout: &Layout,
+    lock: &DataDirectory,
+    changed: &Arc<Notify>,
+) -> Result<Arc<dyn NodeClient>, Failure> {
+    let Some(network) = &member.network else {
+        let node = node.ok_or_else(|| Failure::new(Code::StartFailed, "a server that is alone has no backends"))?;
+        return Ok(node);
+    };
+    let local = match node {
+        Some(node) => {
+            let served: Arc<dyn NodeClient> = match member.is_first() {
+                true => node,
+                false => local_backends::listed(node, network, changed),
+            };
+            let fenced: Arc<dyn NodeClient> = Arc::new(serve_data(network, served, lock)?);
+            Some(fenced)
+        }
+        None => None,
+    };
+    let options = ClusterNodesOptions::default();
+    Ok(Arc::new(ClusterNodes::new(network.own(), local, network.transport(), layout.clone(), options)))
+}
+
+/// The coordinators of the newest map but this one.
+fn other_coordinators(layout: &Layout, own: NodeId) -> Arc<dyn Fn() -> Vec<NodeId> + Send + Sync> {
+    let layout = layout.clone();
+    Arc::new(move || {
+        let mut found = map_watch::coordinators(&layout.current().nodes, own);
+        found.retain(|&node| node != own);
+        found
+    })
+}
+
+/// Keeps the node's certificate young.
+pub(crate) fn renewals(network: &Arc<Network>, coordinators: Box<dyn Fn() -> Vec<NodeId> + Send + Sync>) -> Renewals {
+    let files = network.files.clone();
+    Renewals {
+        live: network.live.clone(),
+        transport: network.transport(),
+        coordinators,
+        keep: Box::new(move |credentials| {
+            files.keep_credentials(credentials).map_err(|failure| std::io::Error::other(failure.message))
+        }),
+        clock: network.clock.clone(),
+        seed: rand::rng().random(),
+    }
+}
+
+fn announce_admin(lock: &DataDirectory, admin: SocketAddr) {
+    if let Err(error) = lock.announce(admin) {
         tracing::warn!(%error, "write the administration address into the lock file");
     }
-    Ok(Running { banner, shutdown, s3, admin, maintenance, node, metadata })
 }
 
-impl Running {
-    /// Returns if an endpoint ends although nobody asked it to.
-    pub(crate) async fn broken(&mut self) -> Failure {
-        let why = tokio::select! {
-            ended = &mut self.s3 => match ended {
-                Ok(Ok(())) => "the S3 endpoint ended".to_owned(),
-                Ok(Err(error)) => format!("the S3 endpoint ended: {error}"),
-                Err(error) => format!("the S3 endpoint broke: {error}"),
-            },
-            ended = &mut self.admin => match ended {
-                Ok(()) => "the administration endpoint ended".to_owned(),
-                Err(error) => format!("the administration endpoint broke: {error}"),
-            },
-        };
-        Failure::new(Code::Internal, why)
-    }
-
-    /// Stops accepting, lets requests finish until `drain_timeout`, then stops maintenance and flushes the metadata.
-    pub(crate) async fn stop(self, drain_timeout: Duration) -> Result<(), Failure> {
-        self.shutdown.cancel();
-        let (s3_abort, admin_abort) = (self.s3.abort_handle(), self.admin.abort_handle());
-        let drained = tokio::time::timeout(drain_timeout, async {
-            let _ = self.s3.await;
-            let _ = self.admin.await;
-        });
-        if drained.await.is_err() {
-            tracing::warn!(seconds = drain_timeout.as_secs(), "requests still under way are cut off");
-            s3_abort.abort();
-            admin_abort.abort();
-        }
-        if tokio::time::timeout(PARTS_STOP_TIMEOUT, self.maintenance.shutdown()).await.is_err() {
-            tracing::warn!("maintenance did not stop in time; its work is found again at the next start");
-        }
-        if tokio::time::timeout(PARTS_STOP_TIMEOUT, self.node.shutdown()).await.is_err() {
-            tracing::warn!("the backends did not stop in time; what was acknowledged is on stable storage");
-        }
-        match tokio::time::timeout(PARTS_STOP_TIMEOUT, self.metadata.shutdown()).await {
-            Ok(Ok(())) => {
-                tracing::info!("stopped");
-                Ok(())
-            }
-            Ok(Err(error)) => Err(failed("flush the metadata", &error)),
-            Err(_) => {
-                Err(Failure::new(Code::MetadataUnavailable, "the metadata did not stop in time; nothing is lost"))
-            }
-        }
-    }
-}
-
-fn failed(action: &str, error: &dyn std::fmt::Display) -> Failure {
+pub(crate) fn failed(action: &str, error: &dyn std::fmt::Display) -> Failure {
     Failure::new(Code::StartFailed, format!("{action}: {error}"))
 }
 
@@ -217,102 +356,12 @@ fn maintenance_options(config: &ServerConfig) -> MaintenanceOptions {
     }
 }
 
-/// The node over the store's backends and the cluster map; makes both at the first start.
-async fn open_backends(
-    config: &ServerConfig,
-    lock: &DataDirectory,
-    cluster: ClusterId,
-    metadata: &dyn Metadata,
-    now_ms: u64,
-) -> Result<(Arc<LocalNode>, ClusterMap), Failure> {
-    let map = metadata.cluster_map().await.map_err(|e| failed("read the cluster map", &e))?;
-    if let Some(map) = map {
-        Plan::forget(lock.path())?;
-        let scheme = Scheme::from_code(map.table.scheme).map_err(|e| failed("read the cluster map's scheme", &e))?;
-        first_start::check_later_start(config, &map.backends, SchemeShape { k: scheme.k(), m: scheme.m() })?;
-        let specs = map
-            .backends
-            .iter()
-            .map(|b| BackendSpec { id: b.id, name: b.name.clone(), location: b.location.clone() })
-            .collect();
-        let node = open_node(cluster, specs).await;
-        return Ok((node, map));
-    }
-    let plan = match Plan::read(lock.path())? {
-        Some(plan) => plan,
-        None => {
-            let plan = Plan::make(config, lock.path(), cluster, now_ms)?;
-            plan.write(lock.path())?;
-            plan
-        }
-    };
-    execute_first_start(plan, lock, cluster, metadata).await
-}
-
-async fn execute_first_start(
-    plan: Plan,
-    lock: &DataDirectory,
-    cluster: ClusterId,
-    metadata: &dyn Metadata,
-) -> Result<(Arc<LocalNode>, ClusterMap), Failure> {
-    if plan.cluster != cluster {
-        let message =
-            format!("the interrupted first start was of cluster {}, the metadata is of {cluster}", plan.cluster);
-        return Err(first_start::failed(message).or_try("an empty --data-dir"));
-    }
-    for backend in &plan.backends {
-        format_backend(backend, cluster)?;
-    }
-    let specs = plan
-        .backends
-        .iter()
-        .map(|b| BackendSpec { id: b.id, name: b.name.clone(), location: b.location.clone() })
-        .collect();
-    let node = open_node(cluster, specs).await;
-    let statuses = node.backends().await;
-    if let Some(offline) = statuses.iter().find(|status| status.health != BackendHealth::Online) {
-        let message = format!("backend {} ({}) is not online: {}", offline.name, offline.location, offline.reason);
-        return Err(first_start::failed(message).or_try("start again once it is; the first start goes on from here"));
-    }
-    let candidates: Vec<Candidate> = statuses
-        .iter()
-        .map(|status| Candidate {
-            id: status.id,
-            weight_bytes: status.capacity_bytes.max(1),
-            role: CandidateRole::Active,
-        })
-        .collect();
-    let shape = plan.scheme();
-    let scheme = Scheme::reed_solomon(shape.k, shape.m).map_err(|e| failed("use the scheme", &e))?;
-    let table = initial_table(scheme.code(), scheme.n(), PG_COUNT, &candidates)
-        .map_err(|e| first_start::failed(format!("place the shards: {e}")))?;
-    let backends = plan.backends.iter().map(first_start::PlannedBackend::record).collect();
-    let map = ClusterMap { cluster, nodes: Vec::new(), backends, table };
-    metadata.cluster_map_set(Epoch(0), map.clone()).await.map_err(|e| failed("write the first cluster map", &e))?;
-    Plan::forget(lock.path())?;
-    tracing::info!(%cluster, scheme = %shape, backends = map.backends.len(), "a new store is made");
-    Ok((node, map))
-}
-
-/// Formats a planned backend; one that an interrupted start had formatted already is left as it is.
-fn format_backend(backend: &first_start::PlannedBackend, cluster: ClusterId) -> Result<(), Failure> {
-    let directory = backend.directory();
-    if DiskBackend::identify(directory).is_ok_and(|found| found.id == backend.id && found.cluster == cluster) {
-        return Ok(());
-    }
-    DiskBackend::format(directory, cluster, backend.id, &backend.name).map_err(|e| {
-        first_start::failed(format!("format {}: {e}", backend.location))
-            .or_try(format!("if an interrupted first start left it half made, remove {}", directory.display()))
-    })?;
-    Ok(())
-}
-
-async fn open_node(cluster: ClusterId, specs: Vec<BackendSpec>) -> Arc<LocalNode> {
+pub(crate) async fn open_node(cluster: ClusterId, specs: Vec<BackendSpec>) -> Arc<LocalNode> {
     Arc::new(LocalNode::open(cluster, specs, LocalNodeOptions::default()).await)
 }
 
 /// All backends and those online; says which are not.
-async fn report_backends(node: &dyn NodeClient) -> (usize, usize) {
+pub(crate) async fn report_backends(node: &dyn NodeClient) -> (usize, usize) {
     let statuses = node.backends().await;
     for status in statuses.iter().filter(|status| status.health != BackendHealth::Online) {
         tracing::warn!(

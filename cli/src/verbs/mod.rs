@@ -5,13 +5,14 @@ mod wait;
 
 use crate::Outcome;
 use crate::arguments::{
-    AdminArgs, AdminCommand, BackendVerb, BucketVerb, KeyVerb, ObjectVerb, OutputFormat, RepairVerb, ScrubVerb,
+    AdminArgs, AdminCommand, BackendVerb, BucketVerb, KeyVerb, NodeVerb, ObjectVerb, OutputFormat, RepairVerb,
+    ScrubVerb, TokenVerb,
 };
 use crate::connection::connect;
 use crate::failure::{Exit, Failure};
-use crate::output::{Look, backends, keys_and_buckets, note, object, print, repair, status};
+use crate::output::{Look, backends, keys_and_buckets, nodes, note, object, print, repair, status};
 use holdfast_coordinator::admin::Code;
-use holdfast_proto::admin::{BackendAdd, BackendView, KeyCreate};
+use holdfast_proto::admin::{BackendAdd, BackendView, KeyCreate, TokenCreate, TokenView};
 use holdfast_sdk::AdminClient;
 
 /// Carries out one verb.
@@ -31,6 +32,8 @@ pub(crate) fn run(command: AdminCommand) -> Outcome {
             AdminCommand::Object { verb, .. } => context.object(verb).await,
             AdminCommand::Key { verb, .. } => context.key(verb).await,
             AdminCommand::Bucket { verb, .. } => context.bucket(verb).await,
+            AdminCommand::Token { verb, .. } => context.token(verb).await,
+            AdminCommand::Node { verb, .. } => context.node(verb).await,
         }
     })
 }
@@ -56,7 +59,7 @@ impl Context {
                 return Ok(Exit::Ok);
             }
             BackendVerb::Add { location, name } => {
-                self.client.backend_add(&BackendAdd { location: absolute(&location)?, name }).await?
+                self.client.backend_add(&BackendAdd { location: absolute(&location)?, name, node: None }).await?
             }
             BackendVerb::Drain { backend } => self.client.backend_drain(&backend).await?,
             BackendVerb::Remove { backend } => {
@@ -67,7 +70,7 @@ impl Context {
                 return Ok(Exit::Ok);
             }
             BackendVerb::Replace { backend, location, name } => {
-                let add = BackendAdd { location: absolute(&location)?, name };
+                let add = BackendAdd { location: absolute(&location)?, name, node: None };
                 self.client.backend_replace(&backend, &add).await?
             }
         };
@@ -106,6 +109,36 @@ impl Context {
         let (bucket, key) = split_object(&object)?;
         let answer = self.client.object_inspect(bucket, key, version_id.as_deref()).await?;
         print(self.format, &answer, |a| object::table(a, self.look))?;
+        Ok(Exit::Ok)
+    }
+
+    async fn token(&self, verb: TokenVerb) -> Outcome {
+        match verb {
+            TokenVerb::Create { role, region, zone, ttl } => {
+                let create = TokenCreate { roles: role, region, zone, ttl_seconds: Some(ttl.as_secs()) };
+                let answer = self.client.token_create(&create).await?;
+                print(self.format, &answer, nodes::new_token)?;
+                note("it admits one node and is not shown again");
+            }
+            TokenVerb::List => {
+                let answer = self.client.token_list().await?;
+                print(self.format, &answer, |a| nodes::tokens(a, self.look.now_ms))?;
+            }
+            TokenVerb::Revoke { id } => {
+                let answer = self.client.token_revoke(&id).await?;
+                print(self.format, &answer, |a: &TokenView| format!("token {} is revoked\n", a.id))?;
+            }
+        }
+        Ok(Exit::Ok)
+    }
+
+    async fn node(&self, verb: NodeVerb) -> Outcome {
+        match verb {
+            NodeVerb::List => {
+                let answer = self.client.node_list().await?;
+                print(self.format, &answer, |a| nodes::nodes(a))?;
+            }
+        }
         Ok(Exit::Ok)
     }
 

@@ -55,6 +55,9 @@ codes! {
     UnexpectedAnswer "HF1209" "Something that is not a Holdfast administration port answered.";
     TooLarge "HF1210" "The administration request is larger than any valid one.";
     NoLeader "HF1211" "No coordinator can answer just now: none leads, or the one that does was not reached.";
+    JoinRefused "HF1301" "The node cannot join the cluster.";
+    MembershipRefused "HF1302" "The cluster's membership does not allow this, or the server belongs to no cluster.";
+    NoSuchToken "HF1303" "No join token has this id.";
     NoSuchBackend "HF2101" "No backend has this name or id.";
     BackendUnusable "HF2102" "The place cannot become a backend: not empty, not writable, or already one.";
     BackendRefused "HF2103" "The change would leave shards without a place of their own.";

@@ -6,9 +6,12 @@ use crate::metadata::*;
 use async_trait::async_trait;
 use holdfast_proto::admin::*;
 use holdfast_proto::manifest::{AccessKey, Bucket, ObjectVersion, Pair, Part, Segment, Upload, Versioning};
-use holdfast_proto::node::{BackendHealth, BackendStatus};
+use holdfast_proto::node::{
+    BackendHealth, BackendStatus, NodeClient, ScrubStep, ShardError, ShardRead, ShardStat, ShardWriter,
+};
 use holdfast_proto::pg_table::PgTable;
-use holdfast_proto::{BackendId, BucketId, ClusterId, Epoch, ErrorKind, SegmentId, VersionId};
+use holdfast_proto::shard_header::ShardHeader;
+use holdfast_proto::{BackendId, BucketId, ClusterId, Epoch, ErrorKind, NodeId, PgId, SegmentId, ShardId, VersionId};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,7 +35,15 @@ impl Metadata for FakeMetadata {
             return Err(MetadataError::Unavailable { reason: "log disk gone".into() });
         }
         let table = PgTable { epoch: Epoch(1), scheme: [0; 4], pgs: Vec::new() };
-        Ok(Some(ClusterMap { cluster: ClusterId::default(), nodes: Vec::new(), backends: Vec::new(), table }))
+        Ok(Some(ClusterMap {
+            cluster: ClusterId::default(),
+            nodes: Vec::new(),
+            backends: Vec::new(),
+            table,
+            promise: Default::default(),
+            is_promise_chosen: false,
+            proof: None,
+        }))
     }
     async fn cluster_map_set(&self, _: Epoch, _: ClusterMap) -> MetadataResult<()> {
         not_asked()
@@ -83,6 +94,12 @@ impl Metadata for FakeMetadata {
     async fn bucket_set_tags(&self, _: &str, _: Vec<Pair>) -> MetadataResult<()> {
         not_asked()
     }
+    async fn writer_session(&self) -> MetadataResult<WriterSession> {
+        Ok(WriterSession(1))
+    }
+    async fn writer_fence(&self, _: NodeId) -> MetadataResult<()> {
+        Ok(())
+    }
     async fn put_version(&self, _: PutVersion) -> MetadataResult<ObjectVersion> {
         not_asked()
     }
@@ -107,7 +124,14 @@ impl Metadata for FakeMetadata {
     async fn upload_get(&self, _: BucketId, _: &str, _: VersionId) -> MetadataResult<Upload> {
         not_asked()
     }
-    async fn part_put(&self, _: BucketId, _: &str, _: VersionId, _: Part) -> MetadataResult<()> {
+    async fn part_put(
+        &self,
+        _: BucketId,
+        _: &str,
+        _: VersionId,
+        _: Part,
+        _: Option<WriterSession>,
+    ) -> MetadataResult<()> {
         not_asked()
     }
     async fn part_list(&self, _: BucketId, _: &str, _: VersionId, _: u32, _: usize) -> MetadataResult<Vec<Part>> {
@@ -250,3 +274,50 @@ impl AdminOperations for FakeOperations {
         })
     }
 }
+
+/// The same backends as a node reports them; it keeps no shards.
+#[async_trait]
+impl NodeClient for FakeOperations {
+    async fn begin_shard(&self, backend: BackendId, _: ShardHeader, _: Epoch) -> ShardResult<Box<dyn ShardWriter>> {
+        Err(ShardError::NoSuchBackend { backend })
+    }
+    async fn read_shard(
+        &self,
+        backend: BackendId,
+        _: ShardId,
+        _: u32,
+        _: u32,
+        _: Option<[u8; 32]>,
+    ) -> ShardResult<ShardRead> {
+        Err(ShardError::NoSuchBackend { backend })
+    }
+    async fn stat_shard(&self, backend: BackendId, _: ShardId) -> ShardResult<Option<ShardStat>> {
+        Err(ShardError::NoSuchBackend { backend })
+    }
+    async fn delete_shards(&self, backend: BackendId, _: Vec<ShardId>) -> ShardResult<()> {
+        Err(ShardError::NoSuchBackend { backend })
+    }
+    async fn list_shards(
+        &self,
+        backend: BackendId,
+        _: PgId,
+        _: Option<ShardId>,
+        _: usize,
+    ) -> ShardResult<Vec<ShardStat>> {
+        Err(ShardError::NoSuchBackend { backend })
+    }
+    async fn scrub_shards(&self, backend: BackendId, _: Option<ShardId>, _: u64) -> ShardResult<ScrubStep> {
+        Err(ShardError::NoSuchBackend { backend })
+    }
+    async fn backends(&self) -> Vec<BackendStatus> {
+        self.backend_list().await.unwrap().into_iter().map(|view| view.status).collect()
+    }
+    async fn add_backend(&self, _: NodeId, _: &str, _: &str) -> ShardResult<BackendStatus> {
+        Err(ShardError::NoSuchBackend { backend: BackendId::default() })
+    }
+    async fn remove_backend(&self, backend: BackendId) -> ShardResult<()> {
+        Err(ShardError::NoSuchBackend { backend })
+    }
+}
+
+type ShardResult<T> = Result<T, ShardError>;

@@ -48,8 +48,8 @@ impl ReadinessProbe {
             Ok(None) => return Err("no cluster map yet".to_owned()),
             Err(error) => return Err(error.to_string()),
         }
-        let backends = state.operations.backend_list().await.map_err(|failure| failure.to_string())?;
-        let writable = backends.iter().filter(|b| b.status.health.can_write()).count();
+        let backends = state.node.backends().await;
+        let writable = backends.iter().filter(|b| b.health.can_write()).count();
         if writable < self.writable_backends_min {
             let needed = self.writable_backends_min;
             return Err(format!("{writable} of {} backends take writes, {needed} are needed", backends.len()));

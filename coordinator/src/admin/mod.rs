@@ -18,11 +18,13 @@ mod cluster;
 mod fake;
 mod health;
 mod keys;
+mod membership;
 mod reply;
 
 pub use codes::Code;
 pub use forward::{ForwardService, Forwarding};
 pub use keys::{GeneratedKey, check_access_key, check_secret_key, generate_key};
+pub use membership::MembershipParts;
 pub use operations::{AdminFailure, AdminOperations, AdminResult};
 pub use serve::serve;
 
@@ -34,6 +36,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Router};
 use holdfast_proto::ErrorKind;
+use holdfast_proto::node::NodeClient;
 use holdfast_proto::peer_rpc::AdminForward;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -70,6 +73,10 @@ pub struct AdminParts {
     pub writable_backends_min: usize,
     /// How to reach the coordinator that answers; `None` where there is no other.
     pub forwarding: Option<Forwarding>,
+    /// Every backend, for readiness.
+    pub node: Arc<dyn NodeClient>,
+    /// Tokens and nodes; `None` on a server that is alone.
+    pub membership: Option<MembershipParts>,
 }
 
 /// Shared by every request.
@@ -80,6 +87,8 @@ pub(crate) struct AdminState {
     clock: Clock,
     readiness: health::ReadinessProbe,
     forwarding: Option<Forwarding>,
+    node: Arc<dyn NodeClient>,
+    membership: Option<MembershipParts>,
     /// Held by the one scrape under way; the backends that have gauges.
     scrape: tokio::sync::Mutex<BTreeSet<String>>,
 }
@@ -100,6 +109,8 @@ pub fn router(parts: AdminParts) -> (Router, ForwardService) {
         clock: parts.clock,
         readiness: health::ReadinessProbe::new(parts.writable_backends_min),
         forwarding: parts.forwarding,
+        node: parts.node,
+        membership: parts.membership,
         scrape: tokio::sync::Mutex::default(),
     });
     let operations = Router::new()
@@ -117,6 +128,9 @@ pub fn router(parts: AdminParts) -> (Router, ForwardService) {
         .route("/v1/object", get(cluster::object_inspect))
         .route("/v1/keys", get(keys::list).post(keys::create))
         .route("/v1/keys/{access_key}", delete(keys::remove))
+        .route("/v1/tokens", get(membership::token_list).post(membership::token_create))
+        .route("/v1/tokens/{id}", delete(membership::token_revoke))
+        .route("/v1/nodes", get(membership::node_list))
         .route("/v1/buckets", get(buckets::list))
         .route("/v1/buckets/{name}", put(buckets::create).delete(buckets::remove));
     let forwarded = ForwardService {
@@ -133,6 +147,16 @@ pub fn router(parts: AdminParts) -> (Router, ForwardService) {
         .method_not_allowed_fallback(no_such_endpoint)
         .with_state(state);
     (router, forwarded)
+}
+
+/// The endpoints of a node that only keeps shards: health and metrics.
+pub fn storage_node_router(render_metrics: RenderMetrics) -> Router {
+    metrics::describe();
+    Router::new()
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(|| async { "ready\n" }))
+        .route("/metrics", get(move || async move { (render_metrics)() }))
+        .fallback(no_such_endpoint)
 }
 
 async fn no_such_endpoint(request: Request) -> AdminFailure {

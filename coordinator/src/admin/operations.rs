@@ -81,7 +81,7 @@ impl From<MetadataError> for AdminFailure {
             MetadataError::StaleEpoch { .. } => Code::StaleEpoch,
             MetadataError::Invalid { .. } => Code::MalformedRequest,
             MetadataError::Full { .. } => Code::MetadataFull,
-            MetadataError::Unavailable { .. } => Code::MetadataUnavailable,
+            MetadataError::Fenced | MetadataError::Unavailable { .. } => Code::MetadataUnavailable,
         };
         Self::new(code, error.kind(), error.to_string())
     }

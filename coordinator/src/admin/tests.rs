@@ -33,6 +33,8 @@ async fn open() -> Port {
         clock: Arc::new(|| NOW * 1000),
         writable_backends_min: 5,
         forwarding: None,
+        node: operations.clone(),
+        membership: None,
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -9,9 +9,11 @@ use super::health;
 use super::layout_change::{REPLACED_SUFFIX, candidates_for, change, planned, references, target_slots};
 use super::shared::{Doubt, Shared};
 use crate::metadata::{BackendRecord, ClusterMap};
+use crate::repair::topology;
 use holdfast_codec::Scheme;
-use holdfast_placement::{Candidate, CandidateRole, prove};
+use holdfast_placement::{Candidate, CandidateRole, prove, prove_targets};
 use holdfast_proto::admin::{BackendAdd, BackendIntent, BackendView};
+use holdfast_proto::cluster::Role;
 use holdfast_proto::node::{BackendHealth, BackendStatus};
 use holdfast_proto::pg_table::PgTable;
 use holdfast_proto::{BackendId, NodeId};
@@ -51,11 +53,11 @@ pub(crate) async fn add(shared: &Shared, add: BackendAdd) -> MaintenanceResult<B
         Some(name) => checked_name(&map, name)?,
         None => free_name(&map),
     };
-    let status = shared.node.add_backend(&add.location, &name).await?;
+    let node = chosen_node(&map, add.node.as_deref())?;
+    let status = shared.node.add_backend(node, &add.location, &name).await?;
     let (id, location) = (status.id, status.location.clone());
     attach(shared, id, async {
-        let record =
-            BackendRecord { id, name: name.clone(), location, intent: BackendIntent::Active, node: NodeId::FIRST };
+        let record = BackendRecord { id, name: name.clone(), location, intent: BackendIntent::Active, node };
         let with_record = |map: &ClusterMap| {
             if map.backends.iter().any(|r| r.name == record.name) {
                 return Err(name_taken(&record.name));
@@ -73,6 +75,25 @@ pub(crate) async fn add(shared: &Shared, add: BackendAdd) -> MaintenanceResult<B
     shared.request_inventory(Doubt::None);
     tracing::info!(name, %id, location = add.location, "backend added");
     view(shared, id)
+}
+
+/// The node an operator names; where there is one, that one.
+fn chosen_node(map: &ClusterMap, name: Option<&str>) -> MaintenanceResult<NodeId> {
+    let storage = || map.nodes.iter().filter(|node| node.roles.has(Role::Storage));
+    let known = || storage().map(|node| node.name.as_str()).collect::<Vec<_>>().join(", ");
+    match (name, storage().collect::<Vec<_>>().as_slice()) {
+        // A store made before it could grow records no nodes.
+        (None, []) => Ok(NodeId::FIRST),
+        (None, [only]) => Ok(only.id),
+        (None, _) => Err(MaintenanceError::Invalid { reason: format!("say on which node: {}", known()) }),
+        (Some(name), []) if name == "n1" || name == "1" => Ok(NodeId::FIRST),
+        (Some(name), nodes) => {
+            let found = nodes.iter().find(|node| node.name == name || node.id.to_string() == name);
+            let unknown =
+                || MaintenanceError::Invalid { reason: format!("no storage node {name}; there are: {}", known()) };
+            found.map(|node| node.id).ok_or_else(unknown)
+        }
+    }
 }
 
 /// Runs what takes a freshly formatted backend into the map; detaches the backend again if the map did not take it.
@@ -234,7 +255,7 @@ pub(crate) async fn replace(shared: &Shared, name: &str, add: BackendAdd) -> Mai
         _ => old.name.clone(),
     };
     let is_gone = is_gone_for_good(&old_status, &add.location)?;
-    let status = shared.node.add_backend(&add.location, &new_name).await?;
+    let status = shared.node.add_backend(old.node, &add.location, &new_name).await?;
     let new = BackendRecord {
         id: status.id,
         name: new_name,
@@ -298,8 +319,11 @@ fn with_replaced(
     }
     next.backends.push(new.clone());
     next.backends.sort_by_key(|r| (r.name.len(), r.name.clone()));
-    let scheme =
-        Scheme::from_code(next.table.scheme).map_err(|e| MaintenanceError::Placement { reason: e.to_string() })?;
-    prove(&next.table, scheme.n(), scheme.m()).map_err(|e| MaintenanceError::Placement { reason: e.to_string() })?;
+    let refused = |reason: String| MaintenanceError::Placement { reason };
+    let scheme = Scheme::from_code(next.table.scheme).map_err(|e| refused(e.to_string()))?;
+    prove(&next.table, scheme.n(), scheme.losses_survived()).map_err(|e| refused(e.to_string()))?;
+    let promise = next.promise.or_any_backends(scheme.losses_survived());
+    let topology = topology(&next, &[]).map_err(|e| refused(e.to_string()))?;
+    next.proof = Some(prove_targets(&next.table, &promise, &topology).map_err(|e| refused(e.to_string()))?);
     Ok(next)
 }

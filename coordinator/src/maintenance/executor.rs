@@ -145,9 +145,10 @@ async fn execute_plan(
 ) -> Result<u64, String> {
     let mut rebuilds = plan.rebuilds.clone();
     let (mut shards, mut bytes) = (0u64, 0u64);
+    let epoch = shared.layout.current().table.epoch;
     for copy in &plan.copies {
         let Some(source) = source(segment, shape, copy.slot, copy.from) else { continue };
-        match copy_shard(&*shared.node, &source, copy.to).await {
+        match copy_shard(&*shared.node, &source, copy.to, epoch).await {
             Ok(copied) => {
                 shards += 1;
                 bytes += copied;

@@ -14,7 +14,7 @@ use holdfast_proto::node::{
     shard_root,
 };
 use holdfast_proto::shard_header::ShardHeader;
-use holdfast_proto::{BackendId, BucketId, ClusterId, Epoch, PgId, SegmentId, ShardId, Slot, VersionId};
+use holdfast_proto::{BackendId, BucketId, ClusterId, Epoch, NodeId, PgId, SegmentId, ShardId, Slot, VersionId};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -189,7 +189,12 @@ fn stat(id: ShardId, root: [u8; 32], shard_bytes: u64) -> ShardStat {
 
 #[async_trait]
 impl NodeClient for FakeNode {
-    async fn begin_shard(&self, backend: BackendId, header: ShardHeader) -> Result<Box<dyn ShardWriter>, ShardError> {
+    async fn begin_shard(
+        &self,
+        backend: BackendId,
+        header: ShardHeader,
+        _: Epoch,
+    ) -> Result<Box<dyn ShardWriter>, ShardError> {
         self.with(backend, true, |_| Ok(()))?;
         Ok(Box::new(FakeWriter { node: self.clone(), backend, header, bytes: Vec::new() }))
     }
@@ -209,7 +214,9 @@ impl NodeClient for FakeNode {
             let cell = CELL_BYTES as usize;
             let range = first as usize * cell..((first + count) as usize * cell).min(stored.bytes.len());
             let damaged = if stored.is_rotten { vec![first] } else { Vec::new() };
-            Ok(ShardRead { header: header_of(shard), bytes: Bytes::copy_from_slice(&stored.bytes[range]), damaged })
+            let cell_hashes = stored.bytes.chunks(cell).map(|cell| *blake3::hash(cell).as_bytes()).collect();
+            let bytes = Bytes::copy_from_slice(&stored.bytes[range]);
+            Ok(ShardRead { header: header_of(shard), bytes, damaged, cell_hashes })
         })
     }
     async fn stat_shard(&self, backend: BackendId, shard: ShardId) -> Result<Option<ShardStat>, ShardError> {
@@ -286,7 +293,7 @@ impl NodeClient for FakeNode {
         };
         self.backends.lock().iter().map(status).collect()
     }
-    async fn add_backend(&self, location: &str, name: &str) -> Result<BackendStatus, ShardError> {
+    async fn add_backend(&self, _: NodeId, location: &str, name: &str) -> Result<BackendStatus, ShardError> {
         let id = self.attach(location, name);
         Ok(self.backends().await.into_iter().find(|s| s.id == id).unwrap())
     }
@@ -358,6 +365,12 @@ impl Metadata for FakeMetadata {
     async fn bucket_set_tags(&self, _: &str, _: Vec<Pair>) -> MetadataResult<()> {
         unavailable()
     }
+    async fn writer_session(&self) -> MetadataResult<WriterSession> {
+        Ok(WriterSession(1))
+    }
+    async fn writer_fence(&self, _: NodeId) -> MetadataResult<()> {
+        Ok(())
+    }
     async fn put_version(&self, _: PutVersion) -> MetadataResult<ObjectVersion> {
         unavailable()
     }
@@ -382,7 +395,14 @@ impl Metadata for FakeMetadata {
     async fn upload_get(&self, _: BucketId, _: &str, _: VersionId) -> MetadataResult<Upload> {
         unavailable()
     }
-    async fn part_put(&self, _: BucketId, _: &str, _: VersionId, _: Part) -> MetadataResult<()> {
+    async fn part_put(
+        &self,
+        _: BucketId,
+        _: &str,
+        _: VersionId,
+        _: Part,
+        _: Option<WriterSession>,
+    ) -> MetadataResult<()> {
         unavailable()
     }
     async fn part_list(&self, _: BucketId, _: &str, _: VersionId, _: u32, _: usize) -> MetadataResult<Vec<Part>> {
@@ -465,7 +485,7 @@ impl ShardRebuilder for FakeRebuilder {
         for (slot, backend) in wanted {
             let shard = segment.shard(*slot);
             let failed = |e: ShardError| ObjectError::Internal { reason: e.to_string() };
-            let mut writer = self.node.begin_shard(*backend, header_of(shard)).await.map_err(failed)?;
+            let mut writer = self.node.begin_shard(*backend, header_of(shard), Epoch(1)).await.map_err(failed)?;
             let all = content(shard);
             for cell in all.chunks(CELL_BYTES as usize) {
                 let cell = Cell { hash: *blake3::hash(cell).as_bytes(), bytes: Bytes::copy_from_slice(cell) };

@@ -4,8 +4,8 @@ use super::MaintenanceResult;
 use super::error::MaintenanceError;
 use super::shared::Shared;
 use crate::metadata::{ClusterMap, VersionSelector};
-use crate::repair::{Reach, SegmentShape};
-use holdfast_codec::Scheme;
+use crate::repair::{Reach, SegmentShape, margin};
+use holdfast_codec::{Scheme, SlotSet};
 use holdfast_proto::admin::{ObjectView, SegmentView, ShardView};
 use holdfast_proto::manifest::{ObjectVersion, Segment};
 use holdfast_proto::{BackendId, BucketId, Slot};
@@ -54,10 +54,14 @@ fn is_inline(version: &ObjectVersion) -> bool {
     version.segments.is_empty()
 }
 
-/// A code id as `K+M`.
+/// A code id as `K+M`, or by the name of its code.
 pub(crate) fn scheme_text(code: &[u8]) -> String {
     let scheme = <[u8; 4]>::try_from(code).ok().and_then(|code| Scheme::from_code(code).ok());
-    scheme.map_or_else(|| "unknown".to_owned(), |s| format!("{}+{}", s.k(), s.m()))
+    match scheme {
+        Some(scheme) if scheme.is_mds() => format!("{}+{}", scheme.k(), scheme.m()),
+        Some(scheme) => scheme.to_string(),
+        None => "unknown".to_owned(),
+    }
 }
 
 async fn inspect_segment(
@@ -74,11 +78,11 @@ async fn inspect_segment(
         let is_suspect = suspects & (1 << slot.0) != 0;
         shards.push(inspect_shard(shared, map, reach, &shape, slot, is_suspect).await);
     }
-    let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
-    let good = shards.iter().filter(|s| s.state == "ok").count();
+    let good: SlotSet = shards.iter().filter(|s| s.state == "ok").map(|s| usize::from(s.slot)).collect();
+    let left = margin(shape.scheme, &good);
     let view =
         SegmentView { segment: shape.id.to_string(), pg: segment.pg, offset, bytes: segment.segment_bytes, shards };
-    Ok((view, count(good) - count(shape.k)))
+    Ok((view, left))
 }
 
 /// Looks where the table says, target first, and tells of the best copy.

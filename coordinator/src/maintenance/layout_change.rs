@@ -5,9 +5,9 @@
 use super::error::MaintenanceError;
 use super::shared::{Doubt, Shared};
 use crate::metadata::{BackendRecord, ClusterMap, MetadataError};
-use crate::repair::candidates;
+use crate::repair::{candidates, topology};
 use holdfast_codec::Scheme;
-use holdfast_placement::{Candidate, CandidateRole, plan_table, slots_changed};
+use holdfast_placement::{Candidate, CandidateRole, Promise, Topology, plan_layout, slots_changed, strongest_promise};
 use holdfast_proto::admin::BackendIntent;
 use holdfast_proto::{BackendId, Epoch};
 use std::collections::BTreeMap;
@@ -55,12 +55,25 @@ pub(crate) fn candidates_for(shared: &Shared, map: &ClusterMap) -> Vec<Candidate
 /// `map` with targets planned for its backends as they are; `None` if they are right already.
 pub(crate) fn planned(shared: &Shared, map: &ClusterMap) -> Result<Option<ClusterMap>, MaintenanceError> {
     let refused = |reason: String| MaintenanceError::Placement { reason };
-    let m = Scheme::from_code(map.table.scheme).map_err(|e| refused(e.to_string()))?.m();
-    let table = plan_table(&map.table, m, &candidates_for(shared, map)).map_err(|e| refused(e.to_string()))?;
-    if slots_changed(&map.table, &table) == 0 {
+    let scheme = Scheme::from_code(map.table.scheme).map_err(|e| refused(e.to_string()))?;
+    let topology = topology(map, &candidates_for(shared, map)).map_err(|e| refused(e.to_string()))?;
+    let promise = promise_of(map, scheme, &topology);
+    let in_full = promise.or_any_backends(scheme.losses_survived());
+    let plan = plan_layout(&map.table, &in_full, &topology).map_err(|e| refused(e.to_string()))?;
+    if slots_changed(&map.table, &plan.table) == 0 && promise == map.promise {
         return Ok(None);
     }
-    Ok(Some(ClusterMap { table, ..map.clone() }))
+    Ok(Some(ClusterMap { table: plan.table, promise, proof: Some(plan.proof), ..map.clone() }))
+}
+
+/// What the map promises: what an operator chose; else, on several nodes, the strongest of the usual promises that can be
+/// kept on them. So it grows with every node, and is lowered when one is lost for good: what is left is then spread as
+/// well as can be.
+fn promise_of(map: &ClusterMap, scheme: Scheme, topology: &Topology) -> Promise {
+    match !map.is_promise_chosen && map.nodes.len() > 1 {
+        true => strongest_promise(scheme, topology),
+        false => map.promise.clone(),
+    }
 }
 
 /// Plans anew if the roles of backends are other than when the layout was last planned, or if `is_forced`.

@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use holdfast_proto::node::{BackendStatus, NodeClient, ScrubStep, ShardError, ShardRead, ShardStat, ShardWriter};
 use holdfast_proto::shard_header::ShardHeader;
-use holdfast_proto::{BackendId, PgId, ShardId};
+use holdfast_proto::{BackendId, Epoch, NodeId, PgId, ShardId};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -38,8 +38,13 @@ impl PatientNode {
 
 #[async_trait]
 impl NodeClient for PatientNode {
-    async fn begin_shard(&self, backend: BackendId, header: ShardHeader) -> Result<Box<dyn ShardWriter>, ShardError> {
-        self.within(backend, self.inner.begin_shard(backend, header)).await
+    async fn begin_shard(
+        &self,
+        backend: BackendId,
+        header: ShardHeader,
+        epoch: Epoch,
+    ) -> Result<Box<dyn ShardWriter>, ShardError> {
+        self.within(backend, self.inner.begin_shard(backend, header, epoch)).await
     }
     async fn read_shard(
         &self,
@@ -77,8 +82,8 @@ impl NodeClient for PatientNode {
     async fn backends(&self) -> Vec<BackendStatus> {
         self.inner.backends().await
     }
-    async fn add_backend(&self, location: &str, name: &str) -> Result<BackendStatus, ShardError> {
-        self.inner.add_backend(location, name).await
+    async fn add_backend(&self, node: NodeId, location: &str, name: &str) -> Result<BackendStatus, ShardError> {
+        self.inner.add_backend(node, location, name).await
     }
     async fn remove_backend(&self, backend: BackendId) -> Result<(), ShardError> {
         self.inner.remove_backend(backend).await

@@ -1,8 +1,8 @@
 //! The verdict over the store, with sentences a person can act on.
 //!
-//! Verdict: **healthy** if every segment has its full margin m; **degraded** if some has less but can still lose a
-//! shard; **promise broken** if some can lose none (the next loss breaks a read); **data lost** if some has fewer than
-//! k shards on backends that answer. Taken together from the last inventory and from the backends' health now, whichever
+//! Verdict: **healthy** if every segment has its full margin (what its code survives, whichever shards are lost); **degraded** if some has less but can still lose a
+//! shard; **promise broken** if some can lose none (the next loss breaks a read); **data lost** if what some has on
+//! backends that answer does not decode. Taken together from the last inventory and from the backends' health now, whichever
 //! is worse; doubt (an inventory that is missing or older than the last loss) counts as degraded.
 
 use super::backend_admin::list;
@@ -46,7 +46,7 @@ pub struct StatusReport {
 /// What the verdict is judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Evidence {
-    /// m.
+    /// Full margin of the scheme.
     target: i32,
     /// Smallest margin in the last inventory; `None` without segments.
     by_inventory: Option<i32>,
@@ -99,7 +99,7 @@ pub(crate) async fn report(shared: &Shared) -> StatusReport {
         verdict: evidence.verdict(),
         findings: findings(shared, &backends, &repair, evidence),
         scheme: scheme_text(&map.table.scheme),
-        promise: backends_text(target),
+        promise: if map.promise.is_empty() { backends_text(target) } else { map.promise.to_string() },
         survives_now: match evidence.margin() {
             m if m < 0 => "nothing: some objects cannot be read now".to_owned(),
             m => backends_text(m),

@@ -4,7 +4,7 @@
 //! **Invariant:** a copy that returns `Ok` is durable at its target and has the manifest's root.
 
 use holdfast_proto::node::{Cell, NodeClient, ShardError, ShardRead};
-use holdfast_proto::{BackendId, ShardId};
+use holdfast_proto::{BackendId, Epoch, ShardId};
 
 /// Cells read at a time: 1 MiB of full cells.
 const CELLS_PER_READ: u32 = 16;
@@ -48,8 +48,14 @@ pub(crate) async fn verify_shard(node: &dyn NodeClient, source: &ShardSource) ->
     Ok(())
 }
 
-/// Copies a shard to `to`. Returns the bytes of its cells. Dropped midway, nothing is left at the target.
-pub(crate) async fn copy_shard(node: &dyn NodeClient, source: &ShardSource, to: BackendId) -> Result<u64, ShardError> {
+/// Copies a shard to `to`, as the map of `epoch` wants. Returns the bytes of its cells. Dropped midway, nothing is left
+/// at the target.
+pub(crate) async fn copy_shard(
+    node: &dyn NodeClient,
+    source: &ShardSource,
+    to: BackendId,
+    epoch: Epoch,
+) -> Result<u64, ShardError> {
     let mut writer = None;
     let mut first = 0;
     while first < source.cell_count() {
@@ -65,7 +71,7 @@ pub(crate) async fn copy_shard(node: &dyn NodeClient, source: &ShardSource, to: 
         let cells = cells.collect();
         let writer = match &mut writer {
             Some(writer) => writer,
-            None => writer.insert(node.begin_shard(to, read.header).await?),
+            None => writer.insert(node.begin_shard(to, read.header, epoch).await?),
         };
         writer.append(cells).await?;
         first += CELLS_PER_READ;

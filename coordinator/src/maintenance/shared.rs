@@ -263,8 +263,7 @@ impl Shared {
 
     /// Full margin of the scheme that is written now.
     pub(crate) fn margin_target(&self) -> i32 {
-        let m = holdfast_codec::Scheme::from_code(self.layout.current().table.scheme).map_or(0, |s| s.m());
-        i32::try_from(m).unwrap_or(i32::MAX)
+        holdfast_codec::Scheme::from_code(self.layout.current().table.scheme).map_or(0, crate::repair::full_margin)
     }
 
     /// Which backends answer, by the last report and what was found since.

@@ -60,8 +60,15 @@ async fn world(backends: usize, segments: u64, options: MaintenanceOptions, befo
         Pg { committed: list.clone(), target: list }
     };
     let table = PgTable { epoch: Epoch(1), scheme: SCHEME, pgs: (0..PG_COUNT as usize).map(pg).collect() };
-    let map =
-        ClusterMap { cluster: CLUSTER, nodes: Vec::new(), backends: ids.iter().zip(1..).map(record).collect(), table };
+    let map = ClusterMap {
+        cluster: CLUSTER,
+        nodes: Vec::new(),
+        backends: ids.iter().zip(1..).map(record).collect(),
+        table,
+        promise: Default::default(),
+        is_promise_chosen: false,
+        proof: None,
+    };
     let metadata = Arc::new(FakeMetadata::default());
     *metadata.map.lock() = Some(map.clone());
     let layout = Layout::new(map);
@@ -219,7 +226,7 @@ async fn two_wiped_backends_are_replaced_in_place_and_made_whole_most_endangered
     );
     world.maintenance.repair_pause().await.unwrap();
     for name in ["d2", "d5"] {
-        let add = BackendAdd { location: format!("disk:/{name}"), name: None };
+        let add = BackendAdd { location: format!("disk:/{name}"), name: None, node: None };
         let view = world.maintenance.backend_replace(name, add).await.unwrap();
         assert_eq!((view.status.name.as_str(), view.pg_slots), (name, PG_COUNT));
     }
@@ -271,7 +278,11 @@ async fn drain_is_refused_without_room_and_moves_everything_with_it() {
     let unknown = world.maintenance.backend_drain("d9").await.unwrap_err();
     assert_eq!((unknown.kind(), unknown.next_step().contains("d6")), (ErrorKind::NotFound, true));
 
-    let added = world.maintenance.backend_add(BackendAdd { location: "disk:/d7".into(), name: None }).await.unwrap();
+    let added = world
+        .maintenance
+        .backend_add(BackendAdd { location: "disk:/d7".into(), name: None, node: None })
+        .await
+        .unwrap();
     assert_eq!(added.status.name, "d7");
     world.until_whole_and_tidy().await;
     assert!(world.node.count(world.backend("d7")) > 0, "the new backend takes its share");
@@ -300,7 +311,11 @@ async fn moves_are_committed_only_after_the_last_write_by_an_older_layout() {
     world.until_verdict(Verdict::Healthy).await;
     *world.rebuilder.oldest_epoch.lock() = Some(Epoch(1));
     let old = world.backend("d4");
-    world.maintenance.backend_replace("d4", BackendAdd { location: "disk:/new".into(), name: None }).await.unwrap();
+    world
+        .maintenance
+        .backend_replace("d4", BackendAdd { location: "disk:/new".into(), name: None, node: None })
+        .await
+        .unwrap();
     world.until("every shard is copied", |w| w.shards().iter().all(|s| w.node.holds_good(w.place(*s), *s))).await;
     tokio::time::sleep(Duration::from_millis(700)).await;
     let map = world.layout.current();
@@ -325,9 +340,12 @@ async fn moves_are_committed_only_after_the_last_write_by_an_older_layout() {
 async fn a_live_backend_is_replaced_elsewhere_by_copying_and_then_forgotten() {
     let world = world(6, 60, options(), |_| ()).await;
     let old = world.backend("d4");
-    let same = world.maintenance.backend_replace("d4", BackendAdd { location: "disk:/d4".into(), name: None }).await;
+    let same = world
+        .maintenance
+        .backend_replace("d4", BackendAdd { location: "disk:/d4".into(), name: None, node: None })
+        .await;
     assert_eq!(same.unwrap_err().kind(), ErrorKind::Conflict);
-    let add = BackendAdd { location: "disk:/new".into(), name: None };
+    let add = BackendAdd { location: "disk:/new".into(), name: None, node: None };
     let view = world.maintenance.backend_replace("d4", add).await.unwrap();
     assert_eq!(view.status.name, "d4");
     assert_ne!(view.status.id, old);
@@ -485,7 +503,11 @@ async fn pause_holds_repair_and_shutdown_ends_it_at_once() {
     world.until_verdict(Verdict::Healthy).await;
     world.maintenance.repair_pause().await.unwrap();
     world.node.set_health(world.backend("d6"), BackendHealth::Wiped);
-    world.maintenance.backend_replace("d6", BackendAdd { location: "disk:/d6".into(), name: None }).await.unwrap();
+    world
+        .maintenance
+        .backend_replace("d6", BackendAdd { location: "disk:/d6".into(), name: None, node: None })
+        .await
+        .unwrap();
     let findings = world.until_verdict(Verdict::Degraded).await;
     world.until("work is known", |w| w.maintenance.shared.repair_status().shards_to_write > 0).await;
     assert_eq!(world.maintenance.repair_status().await.unwrap().state, "paused", "{findings:?}");

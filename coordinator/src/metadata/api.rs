@@ -5,6 +5,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use holdfast_placement::{Promise, Proof};
 use holdfast_proto::admin::BackendIntent;
 use holdfast_proto::cluster::NodeRecord;
 use holdfast_proto::manifest::{
@@ -96,6 +97,10 @@ pub enum MetadataError {
         /// What to do.
         reason: String,
     },
+    /// This coordinator was taken for dead while the call was under way, and what it had begun is barred. Nothing was
+    /// done; the same request, begun again, may succeed.
+    #[error("this coordinator was cut off from the others for a moment; what it had begun is barred")]
+    Fenced,
     /// Consensus or storage failed; the outcome may be unknown.
     #[error("metadata unavailable: {reason}")]
     Unavailable {
@@ -120,6 +125,7 @@ impl MetadataError {
             Self::StaleEpoch { .. } => ErrorKind::Refresh,
             Self::InvalidPart { .. } | Self::Invalid { .. } => ErrorKind::Invalid,
             Self::Full { .. } => ErrorKind::Full,
+            Self::Fenced => ErrorKind::Refresh,
             Self::Unavailable { .. } => ErrorKind::Retry,
         }
     }
@@ -175,7 +181,14 @@ pub struct PutVersion {
     pub versioning: Versioning,
     /// Conditions.
     pub preconditions: Preconditions,
+    /// The session its segments were written in; `None` for a version without segments.
+    pub session: Option<WriterSession>,
 }
+
+/// A span of this process during which nobody has taken it for dead. What is written in one session is not committed in
+/// another: meanwhile others may have taken its segments for abandoned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WriterSession(pub u64);
 
 /// What a DELETE did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -388,6 +401,16 @@ pub struct ClusterMap {
     pub backends: Vec<BackendRecord>,
     /// Where shards go.
     pub table: PgTable,
+    /// What must be survived; empty on a store that promises what its scheme survives: any so many backends.
+    #[serde(default, skip_serializing_if = "Promise::is_empty")]
+    pub promise: Promise,
+    /// Whether an operator chose the promise. If not, it follows the nodes: the strongest of the usual promises that the
+    /// scheme can keep on them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_promise_chosen: bool,
+    /// That the table's targets keep the promise, as found when they were planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
 }
 
 /// The metadata of the store.
@@ -424,6 +447,14 @@ pub trait Metadata: Send + Sync + 'static {
     /// Replaces the bucket's tags.
     async fn bucket_set_tags(&self, name: &str, tags: Vec<Pair>) -> MetadataResult<()>;
 
+    // --- who writes
+    /// The session to write segments in. To be asked for before the first of them is begun, and given with the record that
+    /// names them.
+    async fn writer_session(&self) -> MetadataResult<WriterSession>;
+    /// Bars what the coordinator on `node` has under way: once this returns, no record of a segment that it began before
+    /// the call can become visible any more.
+    async fn writer_fence(&self, node: NodeId) -> MetadataResult<()>;
+
     // --- ranges: objects
     /// Makes a version current. Segments of what it replaces become garbage in the same batch. Returns the version as
     /// stored.
@@ -456,7 +487,14 @@ pub trait Metadata: Send + Sync + 'static {
     /// The upload's record.
     async fn upload_get(&self, bucket: BucketId, key: &str, upload: VersionId) -> MetadataResult<Upload>;
     /// Adds or replaces a part (the replaced one becomes garbage).
-    async fn part_put(&self, bucket: BucketId, key: &str, upload: VersionId, part: Part) -> MetadataResult<()>;
+    async fn part_put(
+        &self,
+        bucket: BucketId,
+        key: &str,
+        upload: VersionId,
+        part: Part,
+        session: Option<WriterSession>,
+    ) -> MetadataResult<()>;
     /// Up to `limit` parts with a number above `after`, ascending.
     async fn part_list(
         &self,

@@ -2,18 +2,41 @@
 //! not deterministic (time, ids) is fixed in the command before it is proposed.
 
 use super::api::{Deleted, EtagCondition, MetadataError, Preconditions, VersionSelector};
+use super::membership_commands::{AuthoritySet, TokenRedeem, TrustReply};
 use bytes::Bytes;
 use holdfast_proto::VersionId;
 use holdfast_proto::manifest::{AccessKey, Bucket, ObjectVersion, Pair, Part, Upload};
+use holdfast_proto::membership::TokenRow;
 
 /// One entry of a group's log.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Command {
-    #[prost(oneof = "Kind", tags = "1,2,3,4,5,7,8,9,20,21,22,23,24,25,26,27,28,29")]
+    #[prost(oneof = "Kind", tags = "1,2,3,4,5,7,8,9,20,21,22,23,24,25,26,27,28,29,30,31,32,33,34,40,41,42,43,50")]
     pub(super) kind: Option<Kind>,
+    /// Who proposes it, so that a retry is applied once; absent where nobody retries.
+    #[prost(message, optional, tag = "100")]
+    pub(super) once: Option<Once>,
 }
 
-/// What to do. 1..=19 are the root group's, 20.. the ranges'. 6 was a removal of a bucket by its name alone.
+/// Names a command over its retries.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(super) struct Once {
+    /// The node whose process proposes.
+    #[prost(uint64, tag = "1")]
+    pub(super) node: u64,
+    /// Which process of that node: later ones have greater numbers.
+    #[prost(uint64, tag = "2")]
+    pub(super) opening: u64,
+    /// Which command of that process in this group.
+    #[prost(uint64, tag = "3")]
+    pub(super) sequence: u64,
+    /// All before this one have been answered and will not be tried again.
+    #[prost(uint64, tag = "4")]
+    pub(super) settled: u64,
+}
+
+/// What to do. 1..=19, 31..=39 and, about trust, 40..=49 are the root group's, 20..=30 and 50.. the ranges'. 6 was a
+/// removal of a bucket by its name alone.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub(super) enum Kind {
     #[prost(message, tag = "1")]
@@ -52,6 +75,26 @@ pub(super) enum Kind {
     SegmentDurable(SegmentDurable),
     #[prost(message, tag = "29")]
     RangeFence(RangeFence),
+    #[prost(message, tag = "30")]
+    RangeSplit(RangeSplit),
+    #[prost(message, tag = "31")]
+    SplitBegin(SplitBegin),
+    #[prost(message, tag = "32")]
+    SplitEnd(SplitEnd),
+    #[prost(message, tag = "33")]
+    RangeMembers(RangeMembers),
+    #[prost(message, tag = "34")]
+    WriterOpen(WriterOpening),
+    #[prost(message, tag = "50")]
+    WriterFence(WriterOpening),
+    #[prost(message, tag = "40")]
+    AuthoritySet(AuthoritySet),
+    #[prost(message, tag = "41")]
+    TokenCreate(TokenRow),
+    #[prost(bytes = "vec", tag = "42")]
+    TokenRevoke(Vec<u8>),
+    #[prost(message, tag = "43")]
+    TokenRedeem(TokenRedeem),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -246,6 +289,16 @@ pub(super) struct SegmentDurable {
     pub(super) durable_slots: u64,
 }
 
+/// A session of a node that writes: its process, or what of it came after a fence.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(super) struct WriterOpening {
+    #[prost(uint64, tag = "1")]
+    pub(super) node: u64,
+    /// `Once::opening` of its commands. In a fence: all before it are barred.
+    #[prost(uint64, tag = "2")]
+    pub(super) opening: u64,
+}
+
 /// Bars or admits a bucket's writes in a range; the reply says whether the range holds anything of it.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct RangeFence {
@@ -253,6 +306,47 @@ pub(super) struct RangeFence {
     pub(super) bucket: u64,
     #[prost(bool, tag = "2")]
     pub(super) on: bool,
+    /// The border the range must hold; empty: where the bucket begins.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(super) at: Bytes,
+}
+
+/// Cuts a range at a border: what lies at or behind it becomes the range of another group with the same members.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct RangeSplit {
+    #[prost(uint32, tag = "1")]
+    pub(super) child: u32,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(super) border: Bytes,
+}
+
+/// Gives a number to a range that is to be split off, and notes that it is.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct SplitBegin {
+    #[prost(uint32, tag = "1")]
+    pub(super) parent: u32,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(super) border: Bytes,
+}
+
+/// A split that was begun is done, or was refused by its range.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct SplitEnd {
+    #[prost(uint32, tag = "1")]
+    pub(super) parent: u32,
+    #[prost(uint32, tag = "2")]
+    pub(super) child: u32,
+    #[prost(bool, tag = "3")]
+    pub(super) is_done: bool,
+}
+
+/// Who keeps a range, for those who do not.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct RangeMembers {
+    #[prost(uint32, tag = "1")]
+    pub(super) range: u32,
+    #[prost(uint64, repeated, tag = "2")]
+    pub(super) members: Vec<u64>,
 }
 
 /// What `apply` answers. Never stored.
@@ -263,7 +357,17 @@ pub(super) enum Reply {
     Version(Box<ObjectVersion>),
     Deleted(Deleted),
     VersionName(String),
-    Empty(bool),
+    /// Of a command about trust.
+    Trust(Box<TrustReply>),
+    /// Of a fence: whether the range holds anything of the bucket, and where the range ends (empty: never).
+    Fenced {
+        is_empty: bool,
+        end: Bytes,
+    },
+    /// The number of a range.
+    Range(u32),
+    /// The range does not hold that key (any more). Nothing was done.
+    WrongRange,
 }
 
 pub(super) type ApplyResult = Result<Reply, MetadataError>;

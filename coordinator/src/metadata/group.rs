@@ -1,138 +1,61 @@
-//! One Raft group on openraft: its types, how its entries are stored, and the group's life. No other module of the
-//! crate names openraft, but for the log and the state machine it is given.
+//! One Raft group on openraft as this node takes part in it: its life, what it orders, and how far a reader must wait.
+//! No other module of the crate names openraft, but for the log, the state machine and the network it is given.
 
 use super::api::{MetadataError, MetadataResult};
-use super::command::{ApplyResult, Command, Reply};
-use super::consensus::Consensus;
+use super::command::{Command, Reply};
+use super::consensus::{Consensus, MemberChange, Members, Ordered};
 use super::log_store::{GroupLog, LogDatabase};
+use super::network::Network;
 use super::raft_machine::{GroupState, StateMachine};
+use super::raft_types::{Proposal, SnapshotMeta, TypeConfig, Vote, index_of};
+use super::snapshot::{SnapshotSource, Staged};
 use async_trait::async_trait;
-use openraft::error::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
-use openraft::{BasicNode, Config, EntryPayload, Raft, SnapshotPolicy};
-use prost::Message;
-use std::collections::BTreeMap;
-use std::fmt;
-use std::future::Future;
-use std::io;
+use holdfast_transport::Transport;
+use openraft::async_runtime::{Instant, WatchReceiver};
+use openraft::error::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
+use openraft::raft::TransferLeaderRequest;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
+use openraft::{BasicNode, ChangeMembers, Config, Raft, ReadPolicy, Snapshot, SnapshotPolicy};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// The one voter of a group on one machine. Becomes the node's number when groups have several.
-const VOTER: u64 = 1;
-/// A lone voter needs no heartbeat; a slow tick keeps an idle server idle.
-const HEARTBEAT_MS: u64 = 1_000;
-/// Longer than the heartbeat; start-up does not wait for it but asks for the election at once.
-const ELECTION_TIMEOUT_MS: (u64, u64) = (3_000, 6_000);
+/// A leader tells its followers that often that it is there.
+const HEARTBEAT_MS: u64 = 300;
+/// A follower that hears nothing for the longer of these, and then a random time between them, calls an election: at
+/// most 2.4 s after a leader's end, so that with the election itself writes go on within 3 s.
+const ELECTION_TIMEOUT_MS: (u64, u64) = (800, 1_200);
+/// Entries kept after a flush, so that a peer that was away for a while needs no snapshot: some MiB.
+const LOG_ENTRIES_KEPT: u64 = 8_192;
+/// Entries of one message.
+const MESSAGE_ENTRIES_MAX: u64 = 512;
+/// Commands and messages that may wait for the group's task.
+const QUEUE_MAX: u64 = 8_192;
 /// How long replay of the log may take at start-up before `open` gives up.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(300);
-/// First byte of a stored entry.
-const ENTRY_FORMAT: u8 = 1;
-const KIND_BLANK: u8 = 0;
-const KIND_COMMAND: u8 = 1;
-const KIND_MEMBERSHIP: u8 = 2;
 
-/// A command on its way through the log; shared, so that queues do not copy it.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Proposal(pub(super) Arc<Command>);
-
-impl fmt::Display for Proposal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "command of {} bytes", self.0.encoded_len())
-    }
+/// How a group comes to be on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// It is made here, with this node as its only voter, if it is not there yet.
+    Here,
+    /// It is on other nodes, or was here before.
+    Elsewhere,
 }
 
-impl serde::Serialize for Proposal {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_bytes(&self.0.encode_to_vec())
-    }
+/// What all groups of a node share.
+#[derive(Clone)]
+pub(super) struct GroupParts {
+    pub(super) me: u64,
+    pub(super) log: Arc<LogDatabase>,
+    pub(super) transport: Arc<dyn Transport>,
 }
 
-impl<'de> serde::Deserialize<'de> for Proposal {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let bytes = Vec::<u8>::deserialize(d)?;
-        Command::decode(bytes.as_slice()).map(|c| Self(Arc::new(c))).map_err(serde::de::Error::custom)
-    }
-}
-
-/// What `apply` answered. It goes to the caller in this process and is never stored or sent.
-#[derive(Clone, Debug)]
-pub(super) struct Answer(pub(super) ApplyResult);
-
-impl serde::Serialize for Answer {
-    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
-        Err(serde::ser::Error::custom("an answer is not stored"))
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for Answer {
-    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-        Err(serde::de::Error::custom("an answer is not stored"))
-    }
-}
-
-openraft::declare_raft_types!(
-    /// Types of every metadata group.
-    pub(super) TypeConfig:
-        D = Proposal,
-        R = Answer,
-        Node = BasicNode,
-);
-
-pub(super) type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
-pub(super) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
-pub(super) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
-pub(super) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
-pub(super) type CommittedLeaderId = openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>;
-
-/// The stored form of an entry: format, term, node, index, kind, payload.
-pub(super) fn encode_entry(entry: &Entry) -> io::Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(64);
-    out.push(ENTRY_FORMAT);
-    out.extend_from_slice(&entry.log_id.leader_id.term.to_be_bytes());
-    out.extend_from_slice(&entry.log_id.leader_id.node_id.to_be_bytes());
-    out.extend_from_slice(&entry.log_id.index.to_be_bytes());
-    match &entry.payload {
-        EntryPayload::Blank => out.push(KIND_BLANK),
-        EntryPayload::Normal(proposal) => {
-            out.push(KIND_COMMAND);
-            proposal.0.encode(&mut out).map_err(io::Error::other)?;
-        }
-        EntryPayload::Membership(membership) => {
-            out.push(KIND_MEMBERSHIP);
-            out.extend(serde_json::to_vec(membership).map_err(io::Error::other)?);
-        }
-    }
-    Ok(out)
-}
-
-/// Reads the stored form; an unknown format is refused.
-pub(super) fn decode_entry(bytes: &[u8]) -> io::Result<Entry> {
-    let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("metadata log entry: {what}"));
-    let (head, payload) = bytes.split_at_checked(26).ok_or_else(|| damaged("cut short"))?;
-    if head.first() != Some(&ENTRY_FORMAT) {
-        return Err(damaged("unknown format"));
-    }
-    let number = |at: usize| head.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes);
-    let leader = CommittedLeaderId { term: number(1), node_id: number(9) };
-    let payload = match head.get(25) {
-        Some(&KIND_BLANK) => EntryPayload::Blank,
-        Some(&KIND_COMMAND) => {
-            let command = Command::decode(payload).map_err(|e| damaged(&e.to_string()))?;
-            EntryPayload::Normal(Proposal(Arc::new(command)))
-        }
-        Some(&KIND_MEMBERSHIP) => {
-            EntryPayload::Membership(serde_json::from_slice(payload).map_err(|e| damaged(&e.to_string()))?)
-        }
-        _ => return Err(damaged("unknown kind")),
-    };
-    Ok(Entry { log_id: LogId { leader_id: leader, index: number(17) }, payload })
-}
-
-/// A group of one voter, running.
+/// A group, running.
 pub(super) struct Group {
+    number: u32,
+    me: u64,
     raft: Raft<TypeConfig, StateMachine>,
     log: Arc<LogDatabase>,
     state: Arc<GroupState>,
@@ -141,76 +64,219 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Opens group `number`, elects its voter and replays its log: when this returns, everything that was ever
-    /// acknowledged is applied.
-    pub(super) async fn open(number: u32, log: Arc<LogDatabase>, state: Arc<GroupState>) -> MetadataResult<Self> {
+    /// Opens group `number`. If this node is its only voter, the group leads and has applied everything ever
+    /// acknowledged when this returns; otherwise it has begun to take part.
+    pub(super) async fn open(
+        number: u32,
+        parts: &GroupParts,
+        state: Arc<GroupState>,
+        beginning: Beginning,
+    ) -> MetadataResult<Self> {
         let unavailable = |reason: String| MetadataError::Unavailable { reason: format!("group {number}: {reason}") };
-        let config = Config {
-            cluster_name: format!("holdfast-{number}"),
-            heartbeat_interval: HEARTBEAT_MS,
-            election_timeout_min: ELECTION_TIMEOUT_MS.0,
-            election_timeout_max: ELECTION_TIMEOUT_MS.1,
-            // Snapshots (flushes) are asked for by bytes and time, not by entries.
-            snapshot_policy: SnapshotPolicy::Never,
-            max_in_snapshot_log_to_keep: 0,
-            purge_batch_size: 1,
-            enable_pre_vote: Some(true),
-            enable_leader_restore: Some(false),
-            ..Config::default()
-        };
-        let config = Arc::new(config.validate().map_err(|e| unavailable(e.to_string()))?);
-        let group_log = GroupLog::open(log.clone(), number).map_err(|e| unavailable(e.to_string()))?;
+        let group_log = GroupLog::open(parts.log.clone(), number).map_err(|e| unavailable(e.to_string()))?;
         state.check_reaches(group_log.purged()).map_err(|e| unavailable(e.to_string()))?;
+        let network = Network { transport: parts.transport.clone(), lineage: state.clone() };
         let machine = StateMachine::new(state.clone());
-        let raft =
-            Raft::new(VOTER, config, NoPeers, group_log, machine).await.map_err(|e| unavailable(e.to_string()))?;
-        if !raft.is_initialized().await.map_err(|e| unavailable(e.to_string()))? {
-            let members = BTreeMap::from([(VOTER, BasicNode::default())]);
-            raft.initialize(members).await.map_err(|e| unavailable(e.to_string()))?;
+        let config = Arc::new(config(number).validate().map_err(|e| unavailable(e.to_string()))?);
+        let raft = Raft::new(parts.me, config, network, group_log, machine);
+        let raft = raft.await.map_err(|e| unavailable(e.to_string()))?;
+        let (me, log, has_lost_answers) = (parts.me, parts.log.clone(), AtomicBool::new(false));
+        let group = Self { number, me, raft, log, state, has_lost_answers };
+        if beginning == Beginning::Here {
+            group.begin().await.map_err(&unavailable)?;
         }
-        raft.trigger().elect(false).await.map_err(|e| unavailable(e.to_string()))?;
-        raft.wait(Some(RECOVERY_LIMIT))
-            .metrics(|m| m.current_leader == Some(VOTER), "the lone voter leads")
-            .await
-            .map_err(|e| unavailable(e.to_string()))?;
-        let group = Self { raft, log, state, has_lost_answers: AtomicBool::new(false) };
-        // A blank entry committed and applied puts everything before it behind us.
-        let recovered = tokio::time::timeout(RECOVERY_LIMIT, group.raft.write_blank()).await;
-        recovered
-            .map_err(|_| unavailable("replay took too long".to_owned()))?
-            .map_err(|e| unavailable(e.to_string()))?;
+        if group.raft.voter_ids().eq([me]) {
+            group.recover_alone().await.map_err(&unavailable)?;
+        }
         Ok(group)
+    }
+
+    async fn begin(&self) -> Result<(), String> {
+        if !self.raft.is_initialized().await.map_err(|e| e.to_string())? {
+            let members = BTreeMap::from([(self.me, BasicNode::default())]);
+            self.raft.initialize(members).await.map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Elects itself and waits until the log is replayed.
+    async fn recover_alone(&self) -> Result<(), String> {
+        self.raft.trigger().elect(false).await.map_err(|e| e.to_string())?;
+        self.raft
+            .wait(Some(RECOVERY_LIMIT))
+            .metrics(|m| m.current_leader == Some(self.me), "the lone voter leads")
+            .await
+            .map_err(|e| e.to_string())?;
+        // A blank entry committed and applied puts everything before it behind us.
+        let recovered = tokio::time::timeout(RECOVERY_LIMIT, self.raft.write_blank()).await;
+        recovered.map_err(|_| "replay took too long".to_owned())?.map_err(|e| e.to_string())?;
+        // What is published of the state follows a little later.
+        let published = self.raft.wait(Some(RECOVERY_LIMIT));
+        let leads = published.metrics(|m| m.state.is_leader(), "the lone voter says so").await;
+        leads.map_err(|e| e.to_string())?;
+        Ok(())
+    }
+
+    /// Its number.
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Its state, as far as applied here.
+    pub(super) fn state(&self) -> &GroupState {
+        &self.state
+    }
+
+    pub(super) async fn handle_append(
+        &self,
+        request: AppendEntriesRequest<TypeConfig>,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, String> {
+        self.raft.append_entries(request).await.map_err(|e| e.to_string())
+    }
+
+    pub(super) async fn handle_vote(
+        &self,
+        request: VoteRequest<TypeConfig>,
+        is_pre_vote: bool,
+    ) -> Result<VoteResponse<TypeConfig>, String> {
+        let answer = if is_pre_vote { self.raft.pre_vote(request).await } else { self.raft.vote(request).await };
+        answer.map_err(|e| e.to_string())
+    }
+
+    pub(super) async fn handle_transfer(&self, request: TransferLeaderRequest<TypeConfig>) -> Result<(), String> {
+        self.raft.handle_transfer_leader(request).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+    }
+
+    pub(super) async fn handle_snapshot(&self, vote: Vote, meta: SnapshotMeta, staged: Staged) -> Result<Vote, String> {
+        let snapshot = Snapshot { meta, snapshot: SnapshotSource::Staged(staged) };
+        let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(|e| e.to_string())?;
+        Ok(answer.vote)
+    }
+
+    /// Whether this node is the only voter: by what it has applied, and by the newest members its log names. After a
+    /// restart the state may be of a time when it was alone, while the log already knows of others.
+    pub(super) fn is_lone(&self) -> bool {
+        self.state.is_lone() && {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.membership_config.membership().voter_ids().eq([self.me])
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.log.has_failed() || self.state.has_failed() || self.has_lost_answers.load(Ordering::Acquire)
+    }
+}
+
+fn config(number: u32) -> Config {
+    Config {
+        cluster_name: format!("holdfast-{number}"),
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_TIMEOUT_MS.0,
+        election_timeout_max: ELECTION_TIMEOUT_MS.1,
+        // Snapshots (flushes) are asked for by bytes and time, not by entries.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: LOG_ENTRIES_KEPT,
+        replication_lag_threshold: LOG_ENTRIES_KEPT,
+        max_payload_entries: MESSAGE_ENTRIES_MAX,
+        purge_batch_size: 1,
+        api_channel_size: Some(QUEUE_MAX),
+        notification_channel_size: Some(QUEUE_MAX),
+        install_snapshot_timeout: 3_600_000,
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        ..Config::default()
     }
 }
 
 #[async_trait]
 impl Consensus for Group {
-    async fn propose(&self, command: Command) -> ApplyResult {
+    async fn propose(&self, command: Command) -> Ordered {
         match self.raft.client_write(Proposal(Arc::new(command))).await {
-            Ok(response) => response.data.0,
-            Err(error) => {
-                self.has_lost_answers.store(true, Ordering::Release);
-                Err(MetadataError::Unavailable { reason: error.to_string() })
+            Ok(response) => Ordered::Answered(response.data.0),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => Ordered::NotLeader(to.leader_id),
+            Err(RaftError::Fatal(error)) => {
+                self.has_lost_answers.store(!matches!(error, Fatal::Stopped), Ordering::Release);
+                Ordered::Unknown(error.to_string())
             }
+            Err(error) => Ordered::Unknown(error.to_string()),
         }
     }
 
     /// A lone voter is always the newest: what it has applied is what was acknowledged, for it answers only after
-    /// applying. So there is nobody to ask, and a read costs nothing; with more voters this becomes a read index.
+    /// applying. So there is nobody to ask, and a read costs nothing.
     ///
     /// After a failure this no longer holds: the log may hold commands that the state never saw and the next start will
     /// apply. Who reads then could take a segment for an orphan that its record, in the log, refers to. So nobody reads.
-    async fn read_barrier(&self) -> MetadataResult<()> {
-        let has_failed =
-            self.log.has_failed() || self.state.has_failed() || self.has_lost_answers.load(Ordering::Acquire);
-        if has_failed {
+    fn check_lone(&self) -> MetadataResult<bool> {
+        if self.has_failed() {
             let reason = "the metadata could not be written; the server must be started anew".to_owned();
             return Err(MetadataError::Unavailable { reason });
         }
-        if self.raft.is_leader() {
+        Ok(self.is_lone() && self.raft.is_leader())
+    }
+
+    async fn read_index(&self) -> Result<u64, Option<u64>> {
+        match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+            Ok(linearizer) => Ok(linearizer.read_log_id().index()),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => Err(to.leader_id),
+            Err(_) => Err(None),
+        }
+    }
+
+    async fn wait_applied(&self, index: u64, limit: Duration) -> MetadataResult<()> {
+        if self.state.applied_index() >= index && self.state.has_members() {
             return Ok(());
         }
-        Err(MetadataError::Unavailable { reason: "this group's voter does not lead".to_owned() })
+        let applied = self.raft.wait(Some(limit)).applied_index_at_least(Some(index), "what a reader must see").await;
+        applied.map(|_| ()).map_err(|e| MetadataError::Unavailable { reason: format!("group {}: {e}", self.number) })
+    }
+
+    fn leader(&self) -> Option<u64> {
+        self.raft.metrics().borrow_watched().current_leader
+    }
+
+    fn members(&self) -> Members {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let silent =
+            metrics.heartbeat.iter().flatten().map(|(node, heard)| {
+                (*node, heard.as_ref().map_or(Duration::MAX, |heard| heard.into_inner().elapsed()))
+            });
+        let last = metrics.last_log_index.unwrap_or(0);
+        let behind = metrics.replication.iter().flatten();
+        Members {
+            leader: metrics.current_leader,
+            is_leader: metrics.current_leader == Some(self.me),
+            is_changing: membership.get_joint_config().len() > 1,
+            voters: membership.voter_ids().collect(),
+            learners: membership.learner_ids().collect(),
+            silent: silent.collect(),
+            behind: behind.map(|(node, matched)| (*node, last.saturating_sub(index_of(*matched)))).collect(),
+        }
+    }
+
+    async fn change_members(&self, change: MemberChange) -> MetadataResult<()> {
+        let failed =
+            |e: &dyn std::fmt::Display| MetadataError::Unavailable { reason: format!("group {}: {e}", self.number) };
+        let done = match change {
+            MemberChange::AddLearner(node) => {
+                self.raft.add_learner(node, BasicNode::default(), false).await.map(|_| ())
+            }
+            MemberChange::SetVoters(voters) => {
+                let voters: BTreeSet<u64> = voters;
+                self.raft.change_membership(ChangeMembers::ReplaceAllVoters(voters), true).await.map(|_| ())
+            }
+            MemberChange::RemoveLearner(node) => {
+                let gone = ChangeMembers::RemoveNodes(BTreeSet::from([node]));
+                self.raft.change_membership(gone, true).await.map(|_| ())
+            }
+            MemberChange::Transfer(node) => {
+                return self.raft.trigger().transfer_leader(node).await.map_err(|e| failed(&e));
+            }
+        };
+        done.map_err(|e| failed(&e))
     }
 
     async fn flush(&self) -> MetadataResult<()> {
@@ -221,6 +287,25 @@ impl Consensus for Group {
             .map_err(|e| MetadataError::Unavailable { reason: format!("ask for a flush: {e}") })
     }
 
+    async fn drop_log_if_lone(&self) -> MetadataResult<()> {
+        let members = self.members();
+        if !self.is_lone() || !members.learners.is_empty() {
+            return Ok(());
+        }
+        let (flushed, purged) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.snapshot, metrics.purged)
+        };
+        match flushed {
+            Some(flushed) if Some(flushed) > purged => {
+                let asked = self.raft.trigger().purge_log(flushed.index).await;
+                asked.map_err(|e| MetadataError::Unavailable { reason: format!("drop the log: {e}") })
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn shutdown(&self) -> MetadataResult<()> {
         self.raft.shutdown().await.map_err(|e| MetadataError::Unavailable { reason: format!("stop the group: {e}") })
     }
@@ -229,53 +314,7 @@ impl Consensus for Group {
 /// Answers of commands that carry none.
 pub(super) fn done(reply: Reply) -> MetadataResult<()> {
     match reply {
-        Reply::Done | Reply::Bucket(_) => Ok(()),
+        Reply::Done | Reply::Bucket(_) | Reply::Range(_) => Ok(()),
         other => Err(MetadataError::Unavailable { reason: format!("unexpected reply {other:?}") }),
-    }
-}
-
-/// The network of a group whose only voter is this process: there is nobody to reach.
-#[derive(Clone, Copy)]
-struct NoPeers;
-
-impl RaftNetworkFactory<TypeConfig> for NoPeers {
-    type Network = Self;
-
-    async fn new_client(&mut self, _: u64, _: &BasicNode) -> Self {
-        Self
-    }
-}
-
-fn nobody() -> RPCError<TypeConfig> {
-    RPCError::Unreachable(Unreachable::from_string("a group of one voter has no peers"))
-}
-
-impl RaftNetworkV2<TypeConfig> for NoPeers {
-    type SnapshotData = ();
-
-    async fn append_entries(
-        &mut self,
-        _: AppendEntriesRequest<TypeConfig>,
-        _: RPCOption,
-    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(nobody())
-    }
-
-    async fn vote(
-        &mut self,
-        _: VoteRequest<TypeConfig>,
-        _: RPCOption,
-    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(nobody())
-    }
-
-    async fn full_snapshot(
-        &mut self,
-        _: Vote,
-        _: openraft::type_config::alias::SnapshotOf<TypeConfig, ()>,
-        _: impl Future<Output = ReplicationClosed> + Send + 'static,
-        _: RPCOption,
-    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(StreamingError::Unreachable(Unreachable::from_string("a group of one voter has no peers")))
     }
 }

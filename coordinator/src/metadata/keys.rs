@@ -7,6 +7,15 @@ use holdfast_proto::{BucketId, SegmentId, VersionId};
 
 /// 0 = plain range: keys of a bucket in one order. Other salts are for buckets created with several ranges.
 const SALT_PLAIN: u8 = 0;
+/// Bucket and salt.
+const BUCKET_PREFIX_BYTES: usize = 9;
+
+/// Rows of a group, after its number in `Groups`.
+pub(super) const APPLIED_ROW: &str = "applied";
+/// A range's bounds.
+pub(super) const RANGE_ROW: &str = "range";
+/// A snapshot that is being installed.
+pub(super) const INSTALLING_ROW: &str = "installing";
 
 /// Prefix of all of a bucket's keys in `Objects`, `Versions` and `Uploads`.
 pub(super) fn bucket_prefix(bucket: BucketId) -> Vec<u8> {
@@ -44,12 +53,24 @@ pub(super) fn escaped_start(bucket: BucketId, prefix: &str) -> Vec<u8> {
 }
 
 fn escape_into(key: &str, out: &mut Vec<u8>) {
-    for &byte in key.as_bytes() {
+    escape_bytes_into(key.as_bytes(), out);
+}
+
+fn escape_bytes_into(key: &[u8], out: &mut Vec<u8>) {
+    for &byte in key {
         out.push(byte);
         if byte == 0 {
             out.push(0xFF);
         }
     }
+}
+
+/// A border (bucket, salt, key as in `Objects`) in the families with escaped keys: all versions of a key lie on one side.
+pub(super) fn escaped_border(border: &[u8]) -> Vec<u8> {
+    let (prefix, key) = border.split_at(border.len().min(BUCKET_PREFIX_BYTES));
+    let mut out = prefix.to_vec();
+    escape_bytes_into(key, &mut out);
+    out
 }
 
 /// Splits a stored escaped key into the object key and what follows it.
@@ -130,6 +151,20 @@ pub(super) fn fence(range: u32, bucket: BucketId) -> Vec<u8> {
 pub(super) fn completed(range: u32, upload: VersionId) -> Vec<u8> {
     let mut out = group_row(range, "done/");
     out.extend_from_slice(&upload.0);
+    out
+}
+
+/// `Groups`: what a group remembers of commands of a node's process, so that a retry is not applied twice.
+pub(super) fn once_client(range: u32, node: u64) -> Vec<u8> {
+    let mut out = group_row(range, "once/");
+    out.extend_from_slice(&node.to_be_bytes());
+    out
+}
+
+/// `Groups`: the answer to one such command.
+pub(super) fn once_answer(range: u32, node: u64, sequence: u64) -> Vec<u8> {
+    let mut out = once_client(range, node);
+    out.extend_from_slice(&sequence.to_be_bytes());
     out
 }
 

@@ -1,20 +1,44 @@
 //! Metadata of the store: Raft groups over RocksDB behind one trait.
 //!
 //! `api` is what the rest of the coordinator sees. `state` is pure: (view, command) -> (reply, batch). `log_store`,
-//! `state_store` and `group` touch the disk and run consensus; `store` routes calls to groups.
+//! `state_store` and `group` touch the disk and run consensus, `network` and `service` speak to the other coordinators;
+//! `store` routes calls to groups, `voters` plans who takes part in them.
 
 pub mod api;
+mod bounds;
+#[cfg(test)]
+mod cluster_tests;
 mod command;
 mod consensus;
+mod entry;
 mod group;
+mod groups;
 mod keys;
 mod kv;
 mod listing;
 mod log_store;
+mod membership_api;
+mod membership_commands;
+mod network;
+mod query;
+mod query_wire;
 mod raft_machine;
+mod raft_types;
+mod runtime;
+mod sequences;
+mod service;
+mod simulated_disk;
+mod snapshot;
 mod state;
 mod state_store;
 mod store;
+mod voters;
+mod wire;
+mod wire_answer;
 
 pub use api::*;
-pub use store::{MetadataOptions, MetadataStore};
+pub use membership_api::{MembershipMetadata, RedeemToken};
+pub use runtime::seed_thread;
+pub use service::ConsensusService;
+pub use simulated_disk::SimulatedDisk;
+pub use store::{MetadataFiles, MetadataOptions, MetadataStore, NodeOptions, RangeInfo};

@@ -1,38 +1,59 @@
-//! `MetadataStore`: opens the groups, routes each call to its group, and answers reads from the applied state.
+//! `MetadataStore`: opens the groups and answers the calls of the trait: each goes to the group that holds its key, or to
+//! all of them.
 //!
-//! Groups: 0 is the root group; ranges follow. One range covers everything until ranges split; nothing outside
-//! `range_of` knows that.
+//! Groups: 0 is the root group, the others are ranges (1 is the first). Every coordinator keeps a copy of the root group;
+//! a range is read and written from any coordinator, whether it keeps a copy of it or not (`store/routing.rs`).
 
 use super::api::*;
-use super::command::{self, Command, Kind, Reply};
+use super::command::{self, Kind, Reply};
 use super::consensus::Consensus;
-use super::group::{Group, done};
+use super::group::{Beginning, GroupParts, done};
+use super::groups::Groups;
 use super::keys;
-use super::kv::{Family, KvResult, KvView, Scan};
-use super::listing;
+use super::kv::KvResult;
 use super::log_store::LogDatabase;
-use super::raft_machine::{GroupState, RootCache, state_error};
+use super::network::NoPeers;
+use super::query::{Found, Query};
+use super::raft_machine::{RootCache, state_error};
+use super::sequences::Sequences;
+use super::service::ConsensusService;
+use super::simulated_disk::SimulatedDisk;
+use super::snapshot::{self, Staging};
 use super::state;
-use super::state_store::{FLUSH_BYTES, StateStore, StateView};
+use super::state_store::{FLUSH_BYTES, StateStore};
+use crate::leader::Leader;
 use async_trait::async_trait;
 use bytes::Bytes;
+use holdfast_proto::cluster::NodeRecord;
 use holdfast_proto::manifest::{AccessKey, Bucket, ObjectVersion, Pair, Part, Segment, Upload, Versioning};
-use holdfast_proto::{BucketId, ClusterId, Epoch, SegmentId, VersionId};
+use holdfast_proto::{BucketId, ClusterId, Epoch, NodeId, SegmentId, VersionId};
+use holdfast_transport::Transport;
 use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 mod bucket_removal;
+mod keeper;
+mod membership;
+mod pages;
 mod room;
+mod routing;
+mod splits;
+mod writers;
 
 use room::Room;
+use routing::AllRounds;
+pub use splits::RangeInfo;
 
 /// The root group's number.
-const ROOT: u32 = 0;
-/// The range that covers every key.
-const RANGE: u32 = 1;
+pub(super) const ROOT: u32 = 0;
+/// The range that every other was split from.
+pub(super) const FIRST_RANGE: u32 = 1;
 /// The state is flushed at least this often when something was written: bounds replay by time.
 const FLUSH_PERIOD: Duration = Duration::from_secs(60);
 /// How often the need to flush is looked at.
@@ -40,7 +61,7 @@ const FLUSH_TICK: Duration = Duration::from_millis(250);
 /// Keys are at most this long.
 const KEY_BYTES_MAX: usize = 1024;
 
-/// How to open a store.
+/// How to open a store that is alone.
 #[derive(Clone, Debug)]
 pub struct MetadataOptions {
     /// Holds everything; made if absent.
@@ -49,44 +70,133 @@ pub struct MetadataOptions {
     pub new_cluster_id: ClusterId,
 }
 
-/// The metadata of one machine. Cheap to clone.
+/// Where a node keeps its metadata.
 #[derive(Clone)]
-pub struct MetadataStore {
-    inner: Arc<Inner>,
+pub enum MetadataFiles {
+    /// In this directory; made if absent.
+    Directory(PathBuf),
+    /// On a simulated disk: no file, no thread, no clock but tokio's.
+    Simulated(Arc<SimulatedDisk>),
 }
 
-struct Inner {
+/// How to open the metadata of a node that may have peers.
+#[derive(Clone)]
+pub struct NodeOptions {
+    /// Where it is kept.
+    pub files: MetadataFiles,
+    /// The node's number; 1 for the node that makes a cluster. Never another over its life.
+    pub node: NodeId,
+    /// The cluster; a directory of another is refused.
+    pub cluster: ClusterId,
+    /// Reaches the peers. What they send is served by `MetadataStore::consensus_service`.
+    pub transport: Arc<dyn Transport>,
+}
+
+/// The metadata as one coordinator has it. Cheap to clone.
+#[derive(Clone)]
+pub struct MetadataStore {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
     cluster: ClusterId,
-    root: Group,
-    range: Group,
-    state: Arc<StateStore>,
+    pub(super) me: u64,
+    pub(super) me_weak: Weak<Inner>,
+    pub(super) groups: Groups,
+    pub(super) state: Arc<StateStore>,
     log: Arc<LogDatabase>,
-    cache: Arc<RwLock<RootCache>>,
-    room: Room,
-    flusher: Mutex<Option<JoinHandle<()>>>,
+    pub(super) cache: Arc<RwLock<RootCache>>,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) staging: Staging,
+    pub(super) sequences: Sequences,
+    /// The newest session that was announced in the root group.
+    announced: AtomicU64,
+    pub(super) rounds: AllRounds,
+    /// Nodes told by `set_nodes`; else those of the cluster map count.
+    pub(super) nodes: RwLock<Vec<NodeRecord>>,
+    pub(super) turn: AtomicU64,
+    room: Option<Room>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
     bucket_removal: tokio::sync::Mutex<()>,
 }
 
 impl MetadataStore {
-    /// Opens or makes the store. When this returns, everything ever acknowledged is there and readable. A second
-    /// process on the same directory is refused.
+    /// Opens or makes a store that is alone. When this returns, everything ever acknowledged is there and readable. A
+    /// second process on the same directory is refused.
     pub async fn open(options: MetadataOptions) -> MetadataResult<Self> {
-        let directory = options.directory.clone();
-        let new_id = options.new_cluster_id;
-        let opened = tokio::task::spawn_blocking(move || open_files(&directory, new_id)).await;
-        let (cluster, log, state) =
-            opened.map_err(|e| MetadataError::Unavailable { reason: format!("open the metadata: {e}") })??;
+        let node = NodeOptions {
+            files: MetadataFiles::Directory(options.directory),
+            node: NodeId::FIRST,
+            cluster: options.new_cluster_id,
+            transport: Arc::new(NoPeers),
+        };
+        Self::start(node, Beginning::Here, IdRule::Keep).await
+    }
+
+    /// Opens or makes the store of the node that makes a cluster, or made it. While it is the only voter, everything ever
+    /// acknowledged is readable when this returns; later, once enough of its peers are there.
+    pub async fn open_first(options: NodeOptions) -> MetadataResult<Self> {
+        Self::start(options, Beginning::Here, IdRule::Keep).await
+    }
+
+    /// Opens the store of a node that joined: empty at first, and fed by the leaders of the groups once they know of it.
+    pub async fn join(options: NodeOptions) -> MetadataResult<Self> {
+        Self::start(options, Beginning::Elsewhere, IdRule::Same).await
+    }
+
+    async fn start(options: NodeOptions, beginning: Beginning, rule: IdRule) -> MetadataResult<Self> {
+        let NodeOptions { files, node, cluster, transport } = options;
+        let opened = match files {
+            MetadataFiles::Simulated(disk) => Opened {
+                cluster,
+                log: LogDatabase::simulated(disk.clone()),
+                state: Arc::new(StateStore::simulated(disk)),
+                staging: Staging::in_memory(),
+                room: None,
+            },
+            MetadataFiles::Directory(directory) => {
+                let opened = tokio::task::spawn_blocking(move || open_files(&directory, cluster, rule)).await;
+                opened.map_err(|e| MetadataError::Unavailable { reason: format!("open the metadata: {e}") })??
+            }
+        };
+        let Opened { cluster, log, state, staging, room } = opened;
+        let opening = log.count_opening().await;
+        let opening = opening.map_err(|e| MetadataError::Unavailable { reason: format!("open the log: {e}") })?;
         let cache = Arc::new(RwLock::new(RootCache::default()));
-        let root_state = Arc::new(GroupState::new(ROOT, state.clone(), Some(cache.clone())));
-        let range_state = Arc::new(GroupState::new(RANGE, state.clone(), None));
-        let root = Group::open(ROOT, log.clone(), root_state).await?;
-        let range = Group::open(RANGE, log.clone(), range_state).await?;
-        let room = Room::new(options.directory);
-        let (flusher, bucket_removal) = (Mutex::new(None), tokio::sync::Mutex::new(()));
-        let inner = Arc::new(Inner { cluster, root, range, state, log, cache, room, flusher, bucket_removal });
-        *inner.flusher.lock() = Some(tokio::spawn(flush_loop(Arc::downgrade(&inner))));
+        let parts = GroupParts { me: node.0, log: log.clone(), transport: transport.clone() };
+        let groups = Groups::new(parts, state.clone(), cache.clone());
+        let inner = Arc::new_cyclic(|weak: &Weak<Inner>| Inner {
+            cluster,
+            me: node.0,
+            me_weak: weak.clone(),
+            groups,
+            state,
+            log,
+            cache,
+            transport,
+            staging,
+            sequences: Sequences::new(node.0, opening),
+            announced: AtomicU64::new(0),
+            rounds: AllRounds::default(),
+            nodes: RwLock::default(),
+            turn: AtomicU64::new(0),
+            room,
+            tasks: Mutex::default(),
+            bucket_removal: tokio::sync::Mutex::new(()),
+        });
+        inner.groups.open_all(beginning).await?;
         let store = Self { inner };
-        store.finish_removals().await?;
+        if store.is_alone()? {
+            store.finish_removals().await?;
+        }
+        let weak = Arc::downgrade(&store.inner);
+        let tasks = [
+            tokio::spawn(flush_loop(weak.clone())),
+            tokio::spawn(open_loop(weak.clone())),
+            tokio::spawn(keeper::keep(weak.clone())),
+            tokio::spawn(writers::announce(weak)),
+        ];
+        store.inner.tasks.lock().extend(tasks);
         Ok(store)
     }
 
@@ -95,42 +205,122 @@ impl MetadataStore {
         self.inner.cluster
     }
 
-    /// The group that holds a key.
-    fn range_of(&self, _bucket: BucketId, _key: &str) -> &Group {
-        &self.inner.range
+    /// Serves the consensus plane for this store.
+    pub fn consensus_service(&self) -> ConsensusService {
+        ConsensusService::new(&self.inner)
     }
 
-    async fn propose(&self, group: &Group, kind: Kind) -> MetadataResult<Reply> {
-        self.inner.room.admit(&kind)?;
-        group.propose(Command { kind: Some(kind) }).await
+    /// The cluster's nodes as known to the caller. Without this call those of the cluster map count. Coordinators among
+    /// them are given copies of the groups, voters among these, by the leaders.
+    pub fn set_nodes(&self, nodes: Vec<NodeRecord>) {
+        *self.inner.nodes.write() = nodes;
+    }
+
+    /// Waits until this node holds everything the root group acknowledged before the call. The memory behind `bucket`
+    /// and `access_key` is otherwise behind by the time a message takes, at most some heartbeats (1 s) on a node that
+    /// the leader reaches.
+    pub async fn root_barrier(&self) -> MetadataResult<()> {
+        let mut backoff = routing::Backoff::new();
+        loop {
+            let caught_up = match self.inner.groups.get(ROOT) {
+                Some(root) => self.inner.read_barrier(&root).await,
+                None => Err(MetadataError::Unavailable { reason: "the root group is not here yet".to_owned() }),
+            };
+            match caught_up {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    if let Some(root) = self.inner.groups.get(ROOT) {
+                        root.check_lone()?;
+                    }
+                    backoff.wait(&error.to_string()).await?;
+                }
+            }
+        }
+    }
+
+    /// Who leads the root group, as this node sees it: the one that keeps the store whole.
+    pub fn leader(&self) -> Leader {
+        match self.inner.groups.get(ROOT).and_then(|root| root.leader()) {
+            Some(leader) if leader == self.inner.me => Leader::Here,
+            Some(leader) => Leader::Node(NodeId(leader)),
+            None => Leader::Unknown,
+        }
+    }
+
+    /// Who votes in the root group, as this node sees it.
+    pub fn root_voters(&self) -> BTreeSet<NodeId> {
+        let members = self.inner.groups.get(ROOT).map(|root| root.members());
+        members.into_iter().flat_map(|members| members.voters).map(NodeId).collect()
+    }
+
+    /// The cluster map as this node's copy of the root group has it: behind by the time a message takes.
+    pub fn known_cluster_map(&self) -> MetadataResult<Option<ClusterMap>> {
+        state::cluster_map_row(self.inner.state.as_ref()).map_err(state_error)
+    }
+
+    fn is_alone(&self) -> MetadataResult<bool> {
+        for group in self.inner.groups.all() {
+            if !group.check_lone()? {
+                return Ok(false);
+            }
+        }
+        Ok(!self.inner.groups.all().is_empty())
     }
 
     async fn propose_root(&self, kind: Kind) -> MetadataResult<Reply> {
-        self.propose(&self.inner.root, kind).await
+        self.inner.propose(ROOT, kind).await
     }
 
-    /// A point read, on the caller's thread: a few microseconds from cache, one disk read at worst.
-    async fn read<T>(&self, group: &Group, read: impl FnOnce(&StateStore) -> KvResult<T>) -> MetadataResult<T> {
-        group.read_barrier().await?;
+    async fn propose_key(&self, bucket: BucketId, key: &str, kind: Kind) -> MetadataResult<Reply> {
+        self.inner.propose_at(&keys::object(bucket, key), kind).await
+    }
+
+    /// A read of the root group's rows, on the caller's thread: a few microseconds from cache, one disk read at worst.
+    async fn read_root<T>(&self, read: impl FnOnce(&StateStore) -> KvResult<T>) -> MetadataResult<T> {
+        self.root_barrier().await?;
         read(&self.inner.state).map_err(state_error)
-    }
-
-    /// A scan, off the async threads, of the state as it is at one moment.
-    async fn scan<T: Send + 'static>(
-        &self,
-        group: &Group,
-        scan: impl FnOnce(&StateView<'_>) -> KvResult<T> + Send + 'static,
-    ) -> MetadataResult<T> {
-        group.read_barrier().await?;
-        let state = self.inner.state.clone();
-        tokio::task::spawn_blocking(move || scan(&state.view()))
-            .await
-            .map_err(|e| MetadataError::Unavailable { reason: format!("scan: {e}") })?
-            .map_err(state_error)
     }
 }
 
-fn open_files(directory: &Path, new_id: ClusterId) -> MetadataResult<(ClusterId, Arc<LogDatabase>, Arc<StateStore>)> {
+impl Inner {
+    /// Refuses what adds to the metadata while there is no room for it here.
+    pub(super) fn admit(&self, kind: Option<&Kind>) -> MetadataResult<()> {
+        match (&self.room, kind) {
+            (Some(room), Some(kind)) => room.admit(kind),
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs work that may wait for the disk off the async threads, or at once in a simulation.
+    pub(super) async fn off_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    ) -> Result<T, String> {
+        if matches!(*self.state, StateStore::Memory(_)) {
+            return work().map_err(|e| e.to_string());
+        }
+        tokio::task::spawn_blocking(work).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+    }
+}
+
+/// Which cluster id a directory may have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IdRule {
+    /// Its own, whatever was given.
+    Keep,
+    /// The one given.
+    Same,
+}
+
+struct Opened {
+    cluster: ClusterId,
+    log: Arc<LogDatabase>,
+    state: Arc<StateStore>,
+    staging: Staging,
+    room: Option<Room>,
+}
+
+fn open_files(directory: &Path, new_id: ClusterId, rule: IdRule) -> MetadataResult<Opened> {
     let failed = |what: &str, e: std::io::Error| MetadataError::Unavailable {
         reason: format!("{what} {}: {e}", directory.display()),
     };
@@ -149,7 +339,15 @@ fn open_files(directory: &Path, new_id: ClusterId) -> MetadataResult<(ClusterId,
     let log = LogDatabase::open(&directory.join("log"))?;
     let state = Arc::new(StateStore::open(&directory.join("state"))?);
     let cluster = cluster_file(directory, new_id).map_err(|e| failed("read the cluster id in", e))?;
-    Ok((cluster, log, state))
+    if rule == IdRule::Same && cluster != new_id {
+        let reason = format!("{} belongs to cluster {cluster}, not to {new_id}", directory.display());
+        return Err(MetadataError::Unavailable { reason });
+    }
+    snapshot::resume_installs(&state).map_err(state_error)?;
+    let staging = Staging::open(directory.join("incoming")).map_err(|e| failed("make", e))?;
+    staging.clean().map_err(|e| failed("clean", e))?;
+    let room = Some(Room::new(directory.to_owned()));
+    Ok(Opened { cluster, log, state, staging, room })
 }
 
 /// Reads `DIR/cluster-id`, or makes it: written aside, synced, renamed, directory synced.
@@ -174,21 +372,35 @@ fn cluster_file(directory: &Path, new_id: ClusterId) -> std::io::Result<ClusterI
 }
 
 /// Flushes by bytes and by time; the groups then drop their logs up to there.
-async fn flush_loop(inner: std::sync::Weak<Inner>) {
+async fn flush_loop(inner: Weak<Inner>) {
     let mut last = Instant::now();
     loop {
         tokio::time::sleep(FLUSH_TICK).await;
         let Some(inner) = inner.upgrade() else { return };
-        inner.room.look();
+        if let Some(room) = &inner.room {
+            room.look();
+        }
         let bytes = inner.state.unflushed_bytes();
         if bytes < FLUSH_BYTES && (bytes == 0 || last.elapsed() < FLUSH_PERIOD) {
             continue;
         }
         last = Instant::now();
-        for group in [&inner.range, &inner.root] {
+        for group in inner.groups.all() {
             if let Err(error) = group.flush().await {
                 tracing::warn!(%error, "flush the metadata state");
             }
+        }
+    }
+}
+
+/// Opens the groups that splits make.
+async fn open_loop(inner: Weak<Inner>) {
+    loop {
+        let Some(inner) = inner.upgrade() else { return };
+        // While it waits the store may go; it is looked at again each second.
+        let _ = tokio::time::timeout(Duration::from_secs(1), inner.groups.wait_new()).await;
+        if let Err(error) = inner.groups.open_new().await {
+            tracing::warn!(%error, "open a group that a split has made");
         }
     }
 }
@@ -220,7 +432,7 @@ fn check_key(key: &str) -> MetadataResult<()> {
 #[async_trait]
 impl Metadata for MetadataStore {
     async fn cluster_map(&self) -> MetadataResult<Option<ClusterMap>> {
-        self.read(&self.inner.root, state::cluster_map_row).await
+        self.read_root(state::cluster_map_row).await
     }
 
     async fn cluster_map_set(&self, expected: Epoch, map: ClusterMap) -> MetadataResult<()> {
@@ -237,7 +449,7 @@ impl Metadata for MetadataStore {
     }
 
     async fn access_key_list(&self) -> MetadataResult<Vec<AccessKey>> {
-        self.read(&self.inner.root, state::key_rows).await
+        self.read_root(state::key_rows).await
     }
 
     async fn access_key_delete(&self, access_key: &str) -> MetadataResult<()> {
@@ -257,7 +469,7 @@ impl Metadata for MetadataStore {
     }
 
     async fn bucket_list(&self) -> MetadataResult<Vec<Bucket>> {
-        let mut all = self.read(&self.inner.root, state::bucket_rows).await?;
+        let mut all = self.read_root(state::bucket_rows).await?;
         all.retain(|b| !b.deleting);
         Ok(all)
     }
@@ -278,9 +490,17 @@ impl Metadata for MetadataStore {
         done(self.propose_root(Kind::BucketTags(command::BucketTags { name: name.to_owned(), tags })).await?)
     }
 
+    async fn writer_session(&self) -> MetadataResult<WriterSession> {
+        self.open_session().await
+    }
+
+    async fn writer_fence(&self, node: NodeId) -> MetadataResult<()> {
+        self.fence_sessions(node).await
+    }
+
     async fn put_version(&self, put: PutVersion) -> MetadataResult<ObjectVersion> {
         check_key(&put.key)?;
-        let range = self.range_of(put.bucket, &put.key);
+        let (bucket, key) = (put.bucket, put.key.clone());
         let command = command::Put {
             bucket: put.bucket.0,
             conditions: (&put.preconditions).into(),
@@ -288,7 +508,9 @@ impl Metadata for MetadataStore {
             version: put.version,
             key: put.key,
         };
-        version_reply(self.propose(range, Kind::Put(command)).await?)
+        let session = put.session.map(|session| session.0);
+        let at = keys::object(bucket, &key);
+        version_reply(self.inner.propose_in(session, &at, Kind::Put(command)).await?)
     }
 
     async fn get_version(
@@ -297,12 +519,15 @@ impl Metadata for MetadataStore {
         key: &str,
         selector: VersionSelector,
     ) -> MetadataResult<Option<ObjectVersion>> {
-        self.read(self.range_of(bucket, key), |state| find_whole(state, bucket, key, selector)).await
+        match self.inner.query(Query::Version { bucket, key: key.to_owned(), selector }).await? {
+            Found::Version(version) => Ok(version.map(|version| *version)),
+            other => Err(unexpected_found(other)),
+        }
     }
 
     async fn delete_version(&self, delete: DeleteVersion) -> MetadataResult<Deleted> {
         check_key(&delete.key)?;
-        let range = self.range_of(delete.bucket, &delete.key);
+        let (bucket, key) = (delete.bucket, delete.key.clone());
         let command = command::Delete {
             bucket: delete.bucket.0,
             selector: delete.selector.into(),
@@ -313,7 +538,7 @@ impl Metadata for MetadataStore {
             conditions: (&delete.preconditions).into(),
             key: delete.key,
         };
-        match self.propose(range, Kind::Delete(command)).await? {
+        match self.propose_key(bucket, &key, Kind::Delete(command)).await? {
             Reply::Deleted(deleted) => Ok(deleted),
             other => Err(unexpected(other)),
         }
@@ -327,36 +552,44 @@ impl Metadata for MetadataStore {
         tags: Vec<Pair>,
     ) -> MetadataResult<String> {
         let set = command::SetTags { bucket: bucket.0, key: key.to_owned(), selector: selector.into(), tags };
-        match self.propose(self.range_of(bucket, key), Kind::SetTags(set)).await? {
+        match self.propose_key(bucket, key, Kind::SetTags(set)).await? {
             Reply::VersionName(name) => Ok(name),
             other => Err(unexpected(other)),
         }
     }
 
     async fn list(&self, bucket: BucketId, request: ListRequest) -> MetadataResult<ListPage> {
-        self.scan(self.range_of(bucket, &request.after), move |s| listing::list(s, bucket, &request)).await
+        self.list_ranges(bucket, request).await
     }
 
     async fn list_versions(&self, bucket: BucketId, request: ListVersionsRequest) -> MetadataResult<VersionPage> {
-        self.scan(self.range_of(bucket, &request.key_marker), move |s| listing::list_versions(s, bucket, &request))
-            .await
+        self.list_version_ranges(bucket, request).await
     }
 
     async fn upload_create(&self, bucket: BucketId, key: &str, upload: Upload) -> MetadataResult<()> {
         check_key(key)?;
         let create = command::UploadCreate { bucket: bucket.0, key: key.to_owned(), upload };
-        done(self.propose(self.range_of(bucket, key), Kind::UploadCreate(create)).await?)
+        done(self.propose_key(bucket, key, Kind::UploadCreate(create)).await?)
     }
 
     async fn upload_get(&self, bucket: BucketId, key: &str, upload: VersionId) -> MetadataResult<Upload> {
-        self.read(self.range_of(bucket, key), |s| state::load_upload(s, bucket, key, upload))
-            .await?
-            .ok_or(MetadataError::NoSuchUpload { upload })
+        match self.inner.query(Query::Upload { bucket, key: key.to_owned(), upload }).await? {
+            Found::Upload(found) => found.ok_or(MetadataError::NoSuchUpload { upload }),
+            other => Err(unexpected_found(other)),
+        }
     }
 
-    async fn part_put(&self, bucket: BucketId, key: &str, upload: VersionId, part: Part) -> MetadataResult<()> {
+    async fn part_put(
+        &self,
+        bucket: BucketId,
+        key: &str,
+        upload: VersionId,
+        part: Part,
+        session: Option<WriterSession>,
+    ) -> MetadataResult<()> {
         let put = command::PartPut { bucket: bucket.0, key: key.to_owned(), upload: id_bytes(upload), part };
-        done(self.propose(self.range_of(bucket, key), Kind::PartPut(put)).await?)
+        let session = session.map(|session| session.0);
+        done(self.inner.propose_in(session, &keys::object(bucket, key), Kind::PartPut(put)).await?)
     }
 
     async fn part_list(
@@ -367,19 +600,14 @@ impl Metadata for MetadataStore {
         after: u32,
         limit: usize,
     ) -> MetadataResult<Vec<Part>> {
-        let owned = key.to_owned();
-        self.scan(self.range_of(bucket, key), move |s| {
-            if state::load_upload(s, bucket, &owned, upload)?.is_none() {
-                return Ok(None);
-            }
-            state::list_parts(s, bucket, &owned, upload, after, limit).map(Some)
-        })
-        .await?
-        .ok_or(MetadataError::NoSuchUpload { upload })
+        match self.inner.query(Query::Parts { bucket, key: key.to_owned(), upload, after, limit }).await? {
+            Found::Parts(found) => found.ok_or(MetadataError::NoSuchUpload { upload }),
+            other => Err(unexpected_found(other)),
+        }
     }
 
     async fn upload_complete(&self, complete: CompleteUpload) -> MetadataResult<ObjectVersion> {
-        let range = self.range_of(complete.bucket, &complete.key);
+        let (bucket, key) = (complete.bucket, complete.key.clone());
         let command = command::UploadComplete {
             put: command::Put {
                 bucket: complete.bucket.0,
@@ -391,111 +619,57 @@ impl Metadata for MetadataStore {
             upload: id_bytes(complete.upload),
             parts: complete.parts.into_iter().map(|(number, etag)| command::PartName { number, etag }).collect(),
         };
-        version_reply(self.propose(range, Kind::UploadComplete(command)).await?)
+        version_reply(self.propose_key(bucket, &key, Kind::UploadComplete(command)).await?)
     }
 
     async fn upload_abort(&self, bucket: BucketId, key: &str, upload: VersionId) -> MetadataResult<()> {
         let abort = command::KeyAndId { bucket: bucket.0, key: key.to_owned(), id: id_bytes(upload) };
-        done(self.propose(self.range_of(bucket, key), Kind::UploadAbort(abort)).await?)
+        done(self.propose_key(bucket, key, Kind::UploadAbort(abort)).await?)
     }
 
     async fn upload_list(&self, bucket: BucketId, request: ListVersionsRequest) -> MetadataResult<UploadPage> {
-        self.scan(self.range_of(bucket, &request.key_marker), move |s| listing::list_uploads(s, bucket, &request)).await
+        self.list_upload_ranges(bucket, request).await
     }
 
     async fn garbage(&self, limit: usize) -> MetadataResult<Vec<Garbage>> {
-        self.scan(&self.inner.range, move |s| garbage_rows(s, limit)).await
+        self.garbage_of_ranges(limit).await
     }
 
     async fn garbage_done(&self, sequences: Vec<u64>) -> MetadataResult<()> {
-        if sequences.is_empty() {
-            return Ok(());
-        }
-        done(self.propose(&self.inner.range, Kind::GarbageDone(command::GarbageDone { sequences })).await?)
+        self.garbage_done_in_ranges(sequences).await
     }
 
     async fn segment_owner(&self, segment: SegmentId) -> MetadataResult<Option<(SegmentOwner, Segment)>> {
-        self.read(&self.inner.range, |s| state::segment_record(&s.view(), segment)).await
+        self.segment_owner_in_ranges(segment).await
     }
 
     async fn segments(&self, after: Option<SegmentId>, limit: usize) -> MetadataResult<Vec<(SegmentOwner, Segment)>> {
-        self.scan(&self.inner.range, move |s| segment_rows(s, after, limit)).await
+        self.segments_of_ranges(after, limit).await
     }
 
     async fn segment_set_durable(&self, segment: SegmentId, durable_slots: u64) -> MetadataResult<()> {
-        let segment = Bytes::copy_from_slice(&segment.0);
-        let set = command::SegmentDurable { segment, durable_slots };
-        done(self.propose(&self.inner.range, Kind::SegmentDurable(set)).await?)
+        // Its range follows from who refers to it; a segment without an owner has nothing to mark.
+        let Some((owner, _)) = self.segment_owner_in_ranges(segment).await? else { return Ok(()) };
+        let set = command::SegmentDurable { segment: Bytes::copy_from_slice(&segment.0), durable_slots };
+        done(self.propose_key(owner.bucket, &owner.key, Kind::SegmentDurable(set)).await?)
     }
 
     async fn shutdown(&self) -> MetadataResult<()> {
-        let flusher = self.inner.flusher.lock().take();
-        if let Some(flusher) = flusher {
-            flusher.abort();
+        for task in self.inner.tasks.lock().drain(..) {
+            task.abort();
         }
-        self.inner.range.shutdown().await?;
-        self.inner.root.shutdown().await?;
+        self.inner.groups.shutdown().await?;
         let inner = self.inner.clone();
-        let stopped = tokio::task::spawn_blocking(move || {
-            let flushed = inner.state.flush();
+        let flushed = self.inner.state.off_thread(move |state| {
+            let flushed = state.flush();
             inner.log.stop();
-            inner.state.stop();
+            state.stop();
             flushed
         });
-        let flushed = stopped.await.map_err(|e| MetadataError::Unavailable { reason: format!("stop: {e}") })?;
-        flushed.map_err(state_error)
+        flushed.await.map_err(state_error)
     }
 }
 
-/// A version with its inline bytes.
-fn find_whole(
-    state: &StateStore,
-    bucket: BucketId,
-    key: &str,
-    selector: VersionSelector,
-) -> KvResult<Option<ObjectVersion>> {
-    // Nearly every read is of a current version, and one row tells which that is. Its inline bytes are another row: a
-    // write in between shows as missing bytes.
-    if selector == VersionSelector::Current {
-        let Some((_, version)) = state::find_version(state, bucket, key, selector)? else { return Ok(None) };
-        if let Ok(whole) = state::load_inline(state, bucket, version) {
-            return Ok(Some(whole));
-        }
-    }
-    let view = state.view();
-    let found = state::find_version(&view, bucket, key, selector)?;
-    found.map(|(_, version)| state::load_inline(&view, bucket, version)).transpose()
-}
-
-fn garbage_rows(state: &impl KvView, limit: usize) -> KvResult<Vec<Garbage>> {
-    let prefix = keys::group_row(RANGE, "");
-    let mut found = Vec::new();
-    state.scan(Family::Garbage, &prefix, &mut |key, value, _| {
-        let Some(sequence) = key.strip_prefix(prefix.as_slice()).and_then(|s| s.try_into().ok()) else {
-            return Ok(Scan::Stop);
-        };
-        if found.len() == limit {
-            return Ok(Scan::Stop);
-        }
-        found.push(Garbage { sequence: u64::from_be_bytes(sequence), segment: state::decode(Family::Garbage, value)? });
-        Ok(Scan::Next)
-    })?;
-    Ok(found)
-}
-
-fn segment_rows(state: &impl KvView, after: Option<SegmentId>, limit: usize) -> KvResult<Vec<(SegmentOwner, Segment)>> {
-    let mut ids = Vec::new();
-    let from = after.map(|id| [id.0.as_slice(), &[0]].concat()).unwrap_or_default();
-    state.scan(Family::Segments, &from, &mut |key, _, _| {
-        if ids.len() == limit {
-            return Ok(Scan::Stop);
-        }
-        ids.extend(SegmentId::from_slice(key));
-        Ok(Scan::Next)
-    })?;
-    let mut found = Vec::with_capacity(ids.len());
-    for id in ids {
-        found.extend(state::segment_record(state, id)?);
-    }
-    Ok(found)
+fn unexpected_found(found: Found) -> MetadataError {
+    MetadataError::Unavailable { reason: format!("unexpected answer {found:?}") }
 }

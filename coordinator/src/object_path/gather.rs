@@ -69,6 +69,13 @@ impl Gather {
         Self { k, stripes, cells: vec![Cell::Unasked; n * stripes], wanted, order, avoided }
     }
 
+    /// Where others have to be asked than those wanted, the quickest are asked first: `rank` is lower for quicker ones.
+    pub(crate) fn with_ranks(mut self, rank: impl Fn(usize) -> u32) -> Self {
+        let avoided = self.avoided;
+        self.order.sort_by_key(|&slot| (avoided.contains(slot), rank(slot), slot));
+        self
+    }
+
     /// The first asks: the wanted cells themselves, except of avoided slots, and whatever replaces those.
     pub(crate) fn start(&mut self) -> Vec<Ask> {
         let mut asks = Vec::new();
@@ -221,6 +228,18 @@ mod tests {
         assert!(all.decode_tasks().is_empty());
         let mut one = Gather::new((4, 6), 1, |slot, _| slot == 2, SlotSet::new());
         assert_eq!(run(&mut one, |_, _| true), Ok(1));
+    }
+
+    #[test]
+    fn the_quickest_replace_what_is_avoided() {
+        let avoided = [1].into_iter().collect();
+        let mut gather =
+            Gather::new((4, 7), 1, |slot, _| slot < 4, avoided).with_ranks(|slot| [0, 0, 0, 0, 9, 3, 3][slot]);
+        let slots: Vec<usize> = gather.start().iter().map(|ask| ask.slot).collect();
+        assert_eq!(slots, [0, 2, 3, 5]);
+        gather.handle_late();
+        let slots: Vec<usize> = gather.widen().iter().map(|ask| ask.slot).collect();
+        assert_eq!(slots, [1, 4, 6], "all that is left");
     }
 
     /// All 2^12 loss patterns of two stripes of 4+2, with every set of avoided slots of up to two.

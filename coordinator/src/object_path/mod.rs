@@ -39,6 +39,11 @@ mod window;
 
 #[cfg(test)]
 mod tests;
+/// The same tests once more, with every backend on a node of its own behind the transport.
+#[cfg(test)]
+#[path = "tests/mod.rs"]
+#[expect(clippy::duplicate_mod, reason = "the tests ask by their module's name how to reach the backends")]
+mod tests_over_nodes;
 
 pub use activity::Activity;
 pub use api::*;
@@ -57,6 +62,7 @@ use holdfast_proto::manifest::{ObjectVersion, Part, Segment};
 use holdfast_proto::node::NodeClient;
 use holdfast_proto::{BackendId, BucketId, ErrorKind, Slot, VersionId};
 use in_flight::InFlight;
+use parking_lot::Mutex;
 use segment_writer::Patience;
 use shared::{Codecs, Shared, now_ms, random_id_bytes};
 use std::sync::Arc;
@@ -135,6 +141,7 @@ impl ObjectPath {
             digests: DigestPool::new(),
             codecs: Codecs::default(),
             backend_memory: BackendMemory::new(READ_FAILURE),
+            slow_reads: Mutex::default(),
             hung_writes: BackendMemory::new(WRITE_HANG),
             hedge: HedgePolicy::new(),
             patience,
@@ -168,8 +175,10 @@ impl ObjectPath {
             inline_bytes_max: Some(self.shared.options.inline_bytes_max),
             expect,
         };
+        let session = metadata.writer_session().await?;
         let stored = Box::pin(store(&self.shared, store_request, body)).await?;
         let (inline, segments) = stored.content.into_parts();
+        let session = (!segments.is_empty()).then_some(session);
         let record = ObjectVersion {
             version: version.as_bytes().to_vec().into(),
             object_bytes: stored.object_bytes,
@@ -187,7 +196,7 @@ impl ObjectPath {
         // replaced as if it had not.
         let newest = metadata.bucket(&bucket.name).filter(|newest| newest.id == bucket.id);
         let versioning = newest.as_ref().unwrap_or(&bucket).versioning();
-        let put = PutVersion { bucket: bucket_id, key, version: record, versioning, preconditions };
+        let put = PutVersion { bucket: bucket_id, key, version: record, versioning, preconditions, session };
         let call = async move { metadata.put_version(put).await };
         let version = self.commit(stored.uncommitted, stored.missing, call).await?;
         Ok(PutOutcome { version, receipt: stored.receipt })
@@ -209,6 +218,7 @@ impl ObjectPath {
             inline_bytes_max: None,
             expect,
         };
+        let session = metadata.writer_session().await?;
         let stored = Box::pin(store(&self.shared, store_request, body)).await?;
         let (inline, segments) = stored.content.into_parts();
         let part = Part {
@@ -221,7 +231,7 @@ impl ObjectPath {
             segments,
         };
         let record = part.clone();
-        let call = async move { metadata.part_put(bucket, &key, upload, record).await };
+        let call = async move { metadata.part_put(bucket, &key, upload, record, Some(session)).await };
         self.commit(stored.uncommitted, stored.missing, call).await?;
         Ok(PutPartOutcome { part, receipt: stored.receipt })
     }

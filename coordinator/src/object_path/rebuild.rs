@@ -75,8 +75,9 @@ async fn begin(
     backend: BackendId,
 ) -> Target {
     let slot = usize::from(slot.0);
+    let map = shared.layout.current();
     let header = ShardHeader {
-        cluster: shared.layout.current().cluster,
+        cluster: map.cluster,
         id: layout.shard(slot),
         bucket: context.bucket,
         key_hash: context.key_hash,
@@ -88,7 +89,7 @@ async fn begin(
         segment_offset: layout.segment_offset(),
         created_ms: now_ms(),
     };
-    let begun = timeout(STEP_TIMEOUT, shared.node.begin_shard(backend, header)).await;
+    let begun = timeout(STEP_TIMEOUT, shared.node.begin_shard(backend, header, map.table.epoch)).await;
     let (writer, failure) = match begun.unwrap_or_else(|_| Err(too_slow(backend))) {
         Ok(writer) => (Some(writer), None),
         Err(error) => (None, Some(error)),

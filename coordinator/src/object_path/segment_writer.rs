@@ -20,7 +20,7 @@ use holdfast_codec::{Geometry, Scheme};
 use holdfast_proto::manifest::Segment;
 use holdfast_proto::node::{Cell, NodeClient, ShardError, ShardStat, ShardWriter};
 use holdfast_proto::shard_header::ShardHeader;
-use holdfast_proto::{BackendId, ClusterId, ErrorKind, ShardId};
+use holdfast_proto::{BackendId, ClusterId, Epoch, ErrorKind, ShardId};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -164,8 +164,9 @@ async fn begin_all(shared: &Shared, plan: &SegmentPlan, needed: usize) -> Vec<La
 
 /// Begins the shards of `slots`. One that is far slower than enough others is not waited for. Returns how many begun.
 async fn begin_some(shared: &Shared, plan: &SegmentPlan, lanes: &mut [Lane], slots: &[usize], needed: usize) -> usize {
-    let begin =
-        |slot: usize, backend: BackendId| async move { (slot, begin(&*shared.node, backend, plan.header(slot)).await) };
+    let begin = |slot: usize, backend: BackendId| async move {
+        (slot, begin(&*shared.node, backend, plan.header(slot), plan.life.epoch).await)
+    };
     let mut begins: FuturesUnordered<_> = slots.iter().map(|&slot| begin(slot, lanes[slot].backend)).collect();
     let mut deadline = Instant::now() + shared.patience.step;
     let mut begun = 0;
@@ -193,10 +194,11 @@ async fn begin(
     node: &dyn NodeClient,
     backend: BackendId,
     header: ShardHeader,
+    epoch: Epoch,
 ) -> Result<Box<dyn ShardWriter>, ShardError> {
     let mut retries = BEGIN_RETRIES.into_iter();
     loop {
-        match node.begin_shard(backend, header.clone()).await {
+        match node.begin_shard(backend, header.clone(), epoch).await {
             // A queue drains; the room of a full backend or its failure does not come back so soon.
             Err(ShardError::Busy { queued, .. }) => match retries.next() {
                 Some(pause) => sleep(pause).await,
@@ -259,9 +261,11 @@ async fn finish_all(
 ) -> Result<(Vec<[u8; 32]>, u64), ObjectError> {
     let roots: Vec<[u8; 32]> = lanes.iter().map(|lane| *lane.root.finalize().as_bytes()).collect();
     let mut finishing = JoinSet::new();
+    let mut pending = 0u64;
     for (lane, &root) in lanes.iter_mut().zip(&roots) {
         if let Some(writer) = lane.writer.take() {
             let (slot, backend, shard_bytes) = (lane.slot, lane.backend, plan.geometry.shard_bytes());
+            pending |= 1 << slot;
             finishing.spawn(async move { (slot, finish(writer, backend, root, shard_bytes).await) });
         }
     }
@@ -271,6 +275,7 @@ async fn finish_all(
     while let Ok(Some(finished)) = timeout_at(deadline, finishing.join_next()).await {
         // A finish that panicked counts as failed; its lane keeps no writer.
         let Ok((slot, finished)) = finished else { continue };
+        pending &= !(1 << slot);
         match finished {
             Ok(()) => durable_slots |= 1 << slot,
             Err(error) => {
@@ -289,7 +294,7 @@ async fn finish_all(
         return Err(too_few(&lanes, durable as usize, needed));
     }
     if !finishing.is_empty() {
-        tokio::spawn(finish_stragglers(shared.clone(), plan.life.clone(), finishing));
+        tokio::spawn(finish_stragglers(shared.clone(), plan.life.clone(), finishing, pending));
     }
     Ok((roots, durable_slots))
 }
@@ -314,11 +319,26 @@ async fn finish_stragglers(
     shared: Arc<Shared>,
     life: Arc<SegmentLife>,
     mut finishing: JoinSet<(usize, Result<(), ShardError>)>,
+    mut pending: u64,
 ) {
     let mut settled = Vec::new();
-    let deadline = Instant::now() + shared.patience.step;
-    while let Ok(Some(finished)) = timeout_at(deadline, finishing.join_next()).await {
+    let started = Instant::now();
+    // One that is so far behind hangs; across a network that is first seen here, for what was sent was not answered.
+    let mut deadlines = [*shared.patience.append_grace.end(), shared.patience.step].into_iter();
+    let mut deadline = deadlines.next();
+    while let Some(limit) = deadline {
+        let finished = match timeout_at(started + limit, finishing.join_next()).await {
+            Ok(Some(finished)) => finished,
+            Ok(None) => break,
+            Err(_) => {
+                let hung = life.targets.iter().enumerate().filter(|(slot, _)| pending & (1 << slot) != 0);
+                hung.for_each(|(_, &backend)| shared.hung_writes.record_failure(backend));
+                deadline = deadlines.next();
+                continue;
+            }
+        };
         let Ok((slot, _)) = finished else { continue };
+        pending &= !(1 << slot);
         let (shard, backend) = (life.shard(slot), life.targets[slot]);
         if life.is_abandoned() {
             delete_late(&*shared.node, backend, shard).await;

@@ -13,11 +13,12 @@ use super::hedge::HedgePolicy;
 use super::in_flight::InFlight;
 use super::readers::Readers;
 use super::segment_writer::Patience;
+use crate::health::SlowJudge;
 use crate::layout::Layout;
 use crate::metadata::Metadata;
 use holdfast_codec::{Codec, Scheme, default_cell_bytes};
 use holdfast_proto::node::NodeClient;
-use holdfast_proto::{BucketId, VersionId};
+use holdfast_proto::{BackendId, BucketId, VersionId};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) codecs: Codecs,
     /// Backends whose reads failed.
     pub(crate) backend_memory: BackendMemory,
+    /// How long backends take to be read, and which are far slower than the others.
+    pub(crate) slow_reads: Mutex<SlowJudge<BackendId>>,
     /// Backends whose writes hung.
     pub(crate) hung_writes: BackendMemory,
     pub(crate) hedge: HedgePolicy,

@@ -8,7 +8,7 @@
 
 use super::in_flight::InFlightGuard;
 use holdfast_proto::node::NodeClient;
-use holdfast_proto::{BackendId, PgId, SegmentId, ShardId, Slot};
+use holdfast_proto::{BackendId, Epoch, PgId, SegmentId, ShardId, Slot};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -29,13 +29,21 @@ pub(crate) struct SegmentLife {
     pub(crate) pg: PgId,
     /// The backend of each slot.
     pub(crate) targets: Vec<BackendId>,
+    /// Of the map that says so.
+    pub(crate) epoch: Epoch,
     fate: AtomicU8,
     _in_flight: InFlightGuard,
 }
 
 impl SegmentLife {
-    pub(crate) fn new(id: SegmentId, pg: PgId, targets: Vec<BackendId>, in_flight: InFlightGuard) -> Self {
-        Self { id, pg, targets, fate: AtomicU8::new(UNDECIDED), _in_flight: in_flight }
+    /// A segment of a PG whose slots are at `targets`, by the map it was entered under.
+    pub(crate) fn new(
+        id: SegmentId,
+        (pg, targets): (PgId, Vec<BackendId>),
+        epoch: Epoch,
+        in_flight: InFlightGuard,
+    ) -> Self {
+        Self { id, pg, targets, epoch, fate: AtomicU8::new(UNDECIDED), _in_flight: in_flight }
     }
     /// The shard in a slot.
     pub(crate) fn shard(&self, slot: usize) -> ShardId {

@@ -337,7 +337,8 @@ impl Upload {
         }
         self.shards_total = u32::try_from(n).unwrap_or(u32::MAX);
         let cell_bytes = self.shared.cell_bytes(codec.scheme().k());
-        Ok(EnteredSegment { life: Arc::new(SegmentLife::new(id, pg, targets, guard)), map, codec, cell_bytes })
+        let life = SegmentLife::new(id, (pg, targets), map.table.epoch, guard);
+        Ok(EnteredSegment { life: Arc::new(life), map, codec, cell_bytes })
     }
 
     /// Object bytes of a full segment: whole stripes, so that only an object's last stripe is short.

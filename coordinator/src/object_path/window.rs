@@ -72,12 +72,14 @@ pub(crate) async fn read_window(
 ) -> Result<Gather, ObjectError> {
     let scheme = request.layout.codec.scheme();
     let avoided = avoided_slots(shared, request);
-    let mut gather = Gather::new((scheme.k(), scheme.n()), request.stripe_count(), wanted, avoided);
+    let gather = Gather::new((scheme.k(), scheme.n()), request.stripe_count(), wanted, avoided);
+    let mut gather = gather.with_ranks(ranks(shared, request));
     let started = Instant::now();
     let mut reads: FuturesUnordered<_> =
         gather.start().into_iter().map(|ask| read_slot(shared, request, ask)).collect();
     let mut deadlines = [started + shared.hedge.soft(), started + HARD].into_iter();
     let mut deadline = deadlines.next();
+    let mut is_hedged = false;
     while !gather.is_satisfied() {
         tokio::select! {
             biased;
@@ -95,6 +97,7 @@ pub(crate) async fn read_window(
                 if is_hard {
                     remember_hung(shared, request, &gather);
                 }
+                is_hedged = true;
                 gather.handle_late();
             }
         }
@@ -102,18 +105,53 @@ pub(crate) async fn read_window(
     }
     shared.hedge.record(started.elapsed());
     drop(reads);
+    remember_abandoned(shared, request, &gather, (started, is_hedged));
     decode(shared, request, gather).await
 }
 
-/// Slots that are less likely to answer: their backend failed lately, or they were never durable.
+/// Slots that are less likely to answer, or to do so soon: their backend failed lately or is far slower than the others,
+/// or they were never durable.
 fn avoided_slots(shared: &Shared, request: &WindowRequest<'_>) -> SlotSet {
-    let map = shared.layout.current();
+    let (map, now) = (shared.layout.current(), Instant::now());
     let is_doubtful = |slot: usize| {
         let first = map.table.locations(request.layout.pg, slot_id(slot)).first().copied();
-        first.is_none_or(|backend| shared.backend_memory.avoids(backend)) || !request.layout.was_durable(slot)
+        let is_avoided =
+            |backend| shared.backend_memory.avoids(backend) || !shared.slow_reads.lock().takes_turn(backend, now);
+        first.is_none_or(is_avoided) || !request.layout.was_durable(slot)
     };
     let doubtful: SlotSet = (0..request.layout.codec.scheme().n()).filter(|&slot| is_doubtful(slot)).collect();
     doubtful.union(&request.last_choice)
+}
+
+/// How quick each slot's backend usually is.
+fn ranks(shared: &Shared, request: &WindowRequest<'_>) -> impl Fn(usize) -> u32 + use<> {
+    let map = shared.layout.current();
+    let slow_reads = shared.slow_reads.lock();
+    let rank = |slot: usize| {
+        let first = map.table.locations(request.layout.pg, slot_id(slot)).first().copied();
+        first.map_or(u32::MAX, |backend| slow_reads.rank(backend))
+    };
+    let ranks: Vec<u32> = (0..request.layout.codec.scheme().n()).map(rank).collect();
+    move |slot| ranks.get(slot).copied().unwrap_or(u32::MAX)
+}
+
+/// What was not waited for took at least so long. If others had to be asked for it and answered, the next reads ask those
+/// at once: hedges are rationed, and a node that is cut off would cost one every window.
+fn remember_abandoned(
+    shared: &Shared,
+    request: &WindowRequest<'_>,
+    gather: &Gather,
+    (started, is_hedged): (Instant, bool),
+) {
+    let (map, now) = (shared.layout.current(), Instant::now());
+    for slot in gather.outstanding_slots() {
+        if let Some(&backend) = map.table.locations(request.layout.pg, slot_id(slot)).first() {
+            shared.slow_reads.lock().handle_abandoned(backend, now.saturating_duration_since(started), now);
+            if is_hedged {
+                shared.backend_memory.record_failure(backend);
+            }
+        }
+    }
 }
 
 /// Asks for a slot's cells where they should be, then where they were before.
@@ -126,6 +164,7 @@ async fn read_slot(shared: &Arc<Shared>, request: &WindowRequest<'_>, ask: Ask) 
     let first = request.stripes.start + u32::try_from(answer.ask.stripes.start).unwrap_or(u32::MAX);
     let count = u32::try_from(answer.ask.stripes.len()).unwrap_or(u32::MAX);
     for backend in locations {
+        let asked = Instant::now();
         let read = shared.node.read_shard(backend, shard, first, count, Some(root));
         let slow = || ShardError::Unavailable { backend, reason: "did not answer in time".to_owned() };
         let read = timeout(READ_TIMEOUT, read).await.unwrap_or_else(|_| Err(slow()));
@@ -133,6 +172,10 @@ async fn read_slot(shared: &Arc<Shared>, request: &WindowRequest<'_>, ask: Ask) 
             note_failure(shared, backend, error);
         }
         let is_found = read.is_ok();
+        if is_found {
+            let now = Instant::now();
+            shared.slow_reads.lock().handle_answer(backend, now.saturating_duration_since(asked), now);
+        }
         // The first cause is the one worth telling, unless it was only not there (yet).
         if is_found || matches!(answer.read, Err(ShardError::NotFound { .. })) {
             (answer.read, answer.backend) = (read, backend);
@@ -147,7 +190,10 @@ async fn read_slot(shared: &Arc<Shared>, request: &WindowRequest<'_>, ask: Ask) 
 /// A failure of the backend as a whole is remembered; a single shard's is not.
 fn note_failure(shared: &Shared, backend: BackendId, error: &ShardError) {
     match error {
-        ShardError::NotFound { .. } | ShardError::Damaged { .. } | ShardError::Invalid { .. } => {}
+        ShardError::NotFound { .. }
+        | ShardError::Damaged { .. }
+        | ShardError::Invalid { .. }
+        | ShardError::StaleEpoch { .. } => {}
         _ => shared.backend_memory.record_failure(backend),
     }
 }

@@ -12,6 +12,7 @@ pub mod plan;
 pub mod queue;
 pub mod roles;
 pub mod segment_shape;
+pub mod survival;
 
 #[cfg(test)]
 mod model_tests;
@@ -21,5 +22,6 @@ pub use loss::{LossClock, Transition};
 pub use margins::MarginTable;
 pub use plan::{CopyShard, Holding, Reach, SegmentPlan, plan_segment};
 pub use queue::{RepairQueue, WorkItem};
-pub use roles::{candidates, margin_by_health};
+pub use roles::{candidates, margin_by_health, topology};
 pub use segment_shape::{SegmentShape, SegmentShapeError};
+pub use survival::{full_margin, margin};

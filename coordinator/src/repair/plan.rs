@@ -7,6 +7,8 @@
 //! target; nothing is written to a backend that does not take writes; a slot is written at most once.
 
 use super::segment_shape::SegmentShape;
+use super::survival::margin;
+use holdfast_codec::SlotSet;
 use holdfast_proto::node::BackendHealth;
 use holdfast_proto::pg_table::Pg;
 use holdfast_proto::{BackendId, Slot};
@@ -82,7 +84,7 @@ pub struct SegmentPlan {
     pub deletes: Vec<(Slot, BackendId)>,
     /// Shards missing at a target that takes no writes now.
     pub blocked: Vec<(Slot, BackendId)>,
-    /// Shards that cannot be rebuilt: fewer than k others are within reach.
+    /// Shards that cannot be rebuilt: those within reach do not decode.
     pub unreadable: Vec<(Slot, BackendId)>,
 }
 
@@ -106,7 +108,7 @@ impl SegmentPlan {
 /// Plans for one segment. `holdings` are all copies seen on backends that answer; a slot may occur more than once.
 pub fn plan_segment(shape: &SegmentShape, pg: &Pg, holdings: &[Holding], reach: &Reach) -> SegmentPlan {
     let mut plan = SegmentPlan::default();
-    let (mut readable, mut readable_once_copied) = (0i32, 0i32);
+    let (mut readable, mut readable_once_copied) = (SlotSet::new(), SlotSet::new());
     for slot in shape.slots() {
         let index = usize::from(slot.0);
         let (target, committed) = (pg.target.get(index).copied(), pg.committed.get(index).copied());
@@ -114,8 +116,10 @@ pub fn plan_segment(shape: &SegmentShape, pg: &Pg, holdings: &[Holding], reach: 
             backend.is_some_and(|b| holdings.iter().any(|h| h.slot == slot && h.backend == b && h.is_good))
         };
         let at_target = is_good_at(target);
-        readable += i32::from(at_target || is_good_at(committed));
-        readable_once_copied += i32::from(at_target || is_good_at(committed));
+        if at_target || is_good_at(committed) {
+            readable.insert(index);
+            readable_once_copied.insert(index);
+        }
         let Some(target) = target else { continue };
         if at_target {
             plan.at_target |= 1 << index;
@@ -126,14 +130,13 @@ pub fn plan_segment(shape: &SegmentShape, pg: &Pg, holdings: &[Holding], reach: 
             plan.blocked.push((slot, target));
         } else if let Some(from) = best_copy(slot, committed, holdings) {
             plan.copies.push(CopyShard { slot, from, to: target });
-            readable_once_copied += i32::from(!is_good_at(committed));
+            readable_once_copied.insert(index);
         } else {
             plan.rebuilds.push((slot, target));
         }
     }
-    let k = i32::try_from(shape.k).unwrap_or(i32::MAX);
-    plan.margin = readable - k;
-    if readable_once_copied < k {
+    plan.margin = margin(shape.scheme, &readable);
+    if margin(shape.scheme, &readable_once_copied) < 0 {
         plan.unreadable = std::mem::take(&mut plan.rebuilds);
     }
     debug_assert!(plan.deletes.iter().all(|(slot, _)| plan.at_target & (1 << slot.0) != 0), "freed without a copy");

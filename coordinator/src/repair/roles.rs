@@ -1,12 +1,16 @@
-//! What placement is told of each backend, and what the backends' health alone says about margins.
+//! What placement is told of each backend and of where it is, and what the backends' health alone says about margins.
 //!
-//! **Invariant:** only a backend that answers, takes writes and is wanted gets the role `Active`.
+//! **Invariant:** only a backend that is wanted, on a node that is wanted, and not lost or poisoned gets the role
+//! `Active`.
 
 use super::loss::LossClock;
 use super::plan::Reach;
+use super::survival::margin;
 use crate::metadata::ClusterMap;
-use holdfast_placement::{Candidate, CandidateRole};
+use holdfast_codec::{Scheme, SlotSet};
+use holdfast_placement::{BackendPlace, Candidate, CandidateRole, Topology, TopologyError};
 use holdfast_proto::admin::BackendIntent;
+use holdfast_proto::cluster::NodeIntent;
 use holdfast_proto::node::{BackendHealth, BackendStatus};
 use holdfast_proto::pg_table::PgTable;
 
@@ -25,8 +29,11 @@ pub fn candidates(map: &ClusterMap, statuses: &[BackendStatus], clock: &LossCloc
         let status = statuses.iter().find(|s| s.id == record.id);
         let capacity = status.map(|s| s.capacity_bytes).filter(|c| *c > 0).unwrap_or(typical);
         let weight_bytes = (capacity / WEIGHT_STEP_BYTES).max(1) * WEIGHT_STEP_BYTES;
+        let node = map.nodes.iter().find(|node| node.id == record.node).map(|node| node.intent);
         let role = match (record.intent, status) {
             _ if clock.is_lost(record.id, is_urgent, now_ms) => CandidateRole::Lost,
+            _ if node == Some(NodeIntent::Removed) => CandidateRole::Lost,
+            _ if matches!(node, Some(NodeIntent::Draining | NodeIntent::Drained)) => CandidateRole::Draining,
             (BackendIntent::Draining | BackendIntent::Drained, _) => CandidateRole::Draining,
             (BackendIntent::Active, Some(status)) if is_poisoned(status) => CandidateRole::Draining,
             (BackendIntent::Active, _) => CandidateRole::Active,
@@ -34,6 +41,31 @@ pub fn candidates(map: &ClusterMap, statuses: &[BackendStatus], clock: &LossCloc
         Candidate { id: record.id, weight_bytes, role }
     };
     map.backends.iter().map(candidate).collect()
+}
+
+/// Where the backends of the map are, with the roles and weights the candidates say; one that is no candidate counts
+/// as active and of the least weight. A backend of an unknown node is on a node, zone and region of its own.
+///
+/// # Errors
+/// Nodes or backends that contradict each other.
+pub fn topology(map: &ClusterMap, candidates: &[Candidate]) -> Result<Topology, TopologyError> {
+    Topology::new(map.backends.iter().map(|record| {
+        let known = candidates.iter().find(|candidate| candidate.id == record.id);
+        let node = map.nodes.iter().find(|node| node.id == record.node);
+        // A store made before it could grow lists no nodes: it is one.
+        let number = if map.nodes.is_empty() { String::new() } else { format!("unknown-{}", record.node) };
+        BackendPlace {
+            id: record.id,
+            name: record.name.clone(),
+            weight_bytes: known.map_or(1, |candidate| candidate.weight_bytes),
+            role: known.map_or(CandidateRole::Active, |candidate| candidate.role),
+            node: node.map_or_else(|| number.clone(), |node| node.name.clone()),
+            zone: node.map_or_else(|| number.clone(), |node| node.zone.clone()),
+            region: node.map_or_else(|| number.clone(), |node| node.region.clone()),
+            geography: String::new(),
+            labels: std::collections::BTreeMap::new(),
+        }
+    }))
 }
 
 /// Read-only for another reason than want of room.
@@ -44,13 +76,13 @@ fn is_poisoned(status: &BackendStatus) -> bool {
 /// The smallest margin any PG can have given which backends answer, whatever the inventory; `None` without PGs or
 /// with a scheme this build does not know.
 pub fn margin_by_health(table: &PgTable, reach: &Reach) -> Option<i32> {
-    let k = holdfast_codec::Scheme::from_code(table.scheme).ok()?.k();
+    let scheme = Scheme::from_code(table.scheme).ok()?;
     let readable = |pg: &holdfast_proto::pg_table::Pg| {
-        let slots = pg.committed.iter().zip(&pg.target);
-        slots.filter(|(committed, target)| reach.can_read(**committed) || reach.can_read(**target)).count()
+        let slots = pg.committed.iter().zip(&pg.target).enumerate();
+        let readable = slots.filter(|(_, (committed, target))| reach.can_read(**committed) || reach.can_read(**target));
+        readable.map(|(slot, _)| slot).collect::<SlotSet>()
     };
-    let worst = table.pgs.iter().map(readable).min()?;
-    Some(i32::try_from(worst).unwrap_or(i32::MAX) - i32::try_from(k).unwrap_or(i32::MAX))
+    table.pgs.iter().map(|pg| margin(scheme, &readable(pg))).min()
 }
 
 #[cfg(test)]
@@ -95,6 +127,9 @@ mod tests {
                 })
                 .collect(),
             table: PgTable { epoch: Epoch(1), scheme: [0x1d, 1, 4, 2], pgs: vec![pg] },
+            promise: Default::default(),
+            is_promise_chosen: false,
+            proof: None,
         }
     }
 
@@ -124,6 +159,44 @@ mod tests {
         check(Active, ReadOnly, 1 << 30, 0, CandidateRole::Active);
         check(Draining, Online, 50 << 30, 0, CandidateRole::Draining);
         check(Draining, Wiped, 0, 0, CandidateRole::Lost);
+    }
+
+    #[test]
+    fn a_node_takes_its_backends_with_it() {
+        use holdfast_proto::cluster::{NodeAddresses, NodeRecord, Roles};
+        let mut map = map(&[BackendIntent::Active; 6]);
+        for record in &mut map.backends[3..] {
+            record.node = NodeId(2);
+        }
+        let roles = |map: &ClusterMap| {
+            let statuses: Vec<_> = (1..=6).map(|n| status(n, BackendHealth::Online, 50 << 30)).collect();
+            candidates(map, &statuses, &LossClock::new(900_000), 0)
+        };
+        let node = |number: u64, intent| NodeRecord {
+            id: NodeId(number),
+            name: format!("n{number}"),
+            roles: Roles::BOTH,
+            region: "r".to_owned(),
+            zone: format!("z{number}"),
+            addresses: NodeAddresses::default(),
+            intent,
+            joined_ms: 0,
+        };
+        for (intent, expected) in [
+            (NodeIntent::Active, CandidateRole::Active),
+            (NodeIntent::Draining, CandidateRole::Draining),
+            (NodeIntent::Drained, CandidateRole::Draining),
+            (NodeIntent::Removed, CandidateRole::Lost),
+        ] {
+            map.nodes = vec![node(1, NodeIntent::Active), node(2, intent)];
+            let found = roles(&map);
+            assert!(found[..3].iter().all(|c| c.role == CandidateRole::Active));
+            assert!(found[3..].iter().all(|c| c.role == expected));
+            let topology = topology(&map, &found).unwrap();
+            assert_eq!(topology.domains(holdfast_placement::DomainKind::Region).len(), 1);
+            let places: Vec<_> = topology.places().map(|place| (place.node.as_str(), place.zone.as_str())).collect();
+            assert_eq!((places[0], places[5]), (("n1", "z1"), ("n2", "z2")));
+        }
     }
 
     #[test]

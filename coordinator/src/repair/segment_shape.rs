@@ -4,6 +4,7 @@
 //!
 //! **Invariant:** every shape has `1 <= k < n <= 64` and a root for each of its n slots.
 
+use super::survival::full_margin;
 use holdfast_codec::{Geometry, Scheme};
 use holdfast_proto::manifest::Segment;
 use holdfast_proto::{PgId, SegmentId, ShardId, Slot};
@@ -18,7 +19,9 @@ pub struct SegmentShape {
     pub id: SegmentId,
     /// Its placement group.
     pub pg: PgId,
-    /// Shards needed to read it.
+    /// Its code.
+    pub scheme: Scheme,
+    /// Shards needed to read it, at the least.
     pub k: usize,
     /// Shards it should have.
     pub n: usize,
@@ -80,6 +83,7 @@ impl SegmentShape {
         Ok(Self {
             id,
             pg: PgId(segment.pg),
+            scheme,
             k,
             n,
             segment_bytes: segment.segment_bytes,
@@ -105,9 +109,9 @@ impl SegmentShape {
         self.roots.get(usize::from(slot.0))
     }
 
-    /// Shards it can lose when whole.
+    /// Shards it can lose when whole, whichever they are.
     pub fn full_margin(&self) -> i32 {
-        i32::try_from(self.n - self.k).unwrap_or(i32::MAX)
+        full_margin(self.scheme)
     }
 
     /// `durable_slots` of a whole segment.

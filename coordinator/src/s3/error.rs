@@ -31,7 +31,7 @@ pub(super) fn from_metadata(error: MetadataError) -> S3Error {
         MetadataError::AccessKeyExists { .. } | MetadataError::StaleEpoch { .. } => S3ErrorCode::OperationAborted,
         MetadataError::Invalid { .. } => S3ErrorCode::InvalidArgument,
         MetadataError::Full { .. } => return custom("StorageFull", StatusCode::INSUFFICIENT_STORAGE, message),
-        MetadataError::Unavailable { .. } => S3ErrorCode::ServiceUnavailable,
+        MetadataError::Fenced | MetadataError::Unavailable { .. } => S3ErrorCode::ServiceUnavailable,
     };
     if code == S3ErrorCode::ServiceUnavailable {
         tracing::error!(error = %message, "metadata unavailable");
@@ -119,6 +119,7 @@ mod tests {
             (from_metadata(MetadataError::Invalid { reason: "x".into() }), "InvalidArgument", 400),
             (from_metadata(MetadataError::Full { reason: "x".into() }), "StorageFull", 507),
             (from_metadata(MetadataError::Unavailable { reason: "x".into() }), "ServiceUnavailable", 503),
+            (from_metadata(MetadataError::Fenced), "ServiceUnavailable", 503),
             (from_body(&BodyError::Incomplete { reason: "x".into() }), "IncompleteBody", 400),
             (from_body(&BodyError::Signature { reason: "x".into() }), "SignatureDoesNotMatch", 403),
             (from_body(&BodyError::Malformed { reason: "x".into() }), "InvalidRequest", 400),

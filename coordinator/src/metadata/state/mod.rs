@@ -3,29 +3,51 @@
 //!
 //! Retries: a command that was applied before (same version id, same upload) is answered as it was then.
 
+mod membership;
 mod objects;
+mod once;
+mod ranges;
 mod root;
 mod uploads;
+mod writers;
 
 use super::api::MetadataError;
-use super::command::{ApplyResult, Command, Kind, Reply};
+use super::bounds::RangeView;
+use super::command::{ApplyResult, Command, Kind, RangeFence, Reply};
 use super::keys;
 use super::kv::{Batch, Family, KvError, KvResult, KvView, Scan};
 use holdfast_proto::manifest::{ObjectVersion, Segment};
 use holdfast_proto::{BucketId, VersionId};
 use prost::Message;
 
-pub(super) use objects::{find_version, load_inline, segment_record};
+pub(super) use membership::{authority, row_of as token_row_of, token, tokens, use_of as token_use_of};
+pub(super) use objects::{find_version, load_inline, owner_of, segment_record};
+pub(super) use ranges::{RangeRecord, SplitRecord, range_rows, split_rows};
 pub(super) use root::{bucket_rows, cluster_map_row, key_rows};
 pub(super) use uploads::{list_parts, load_upload};
+pub(super) use writers::writer_opening;
 
 /// Applies one command to the state that `view` shows. An error in the outer result means the state cannot be read;
-/// a refusal is an inner one and leaves the batch empty.
-pub(super) fn apply<V: KvView>(view: &V, range: u32, command: &Command) -> KvResult<(ApplyResult, Batch)> {
-    let mut apply = Apply { view, range, batch: Batch::default(), next_garbage: None };
-    let result = apply.run(command);
+/// a refusal is an inner one and leaves the batch empty. `index` is that of the command in the group's log.
+pub(super) fn apply<V: KvView>(view: &V, range: u32, index: u64, command: &Command) -> KvResult<(ApplyResult, Batch)> {
+    let view = RangeView::of_group(view, range)?;
+    let mut apply = Apply { view: &view, range, index, batch: Batch::default(), next_garbage: None };
+    if let Some(once) = &command.once
+        && let Some(answered) = apply.answered_before(once, command)?
+    {
+        return Ok((answered, Batch::default()));
+    }
+    let result = match &command.kind {
+        Some(kind) if !ranges::is_within(view.bounds(), kind) => Ok(Reply::WrongRange),
+        _ => apply.run(command),
+    };
     match result {
-        Ok(reply) => Ok((Ok(reply), apply.batch)),
+        Ok(reply) => {
+            if let Some(once) = &command.once {
+                apply.remember_answer(once, &reply)?;
+            }
+            Ok((Ok(reply), apply.batch))
+        }
         Err(Refusal::State(error)) => Err(error),
         Err(Refusal::Caller(error)) => Ok((Err(error), Batch::default())),
     }
@@ -55,11 +77,12 @@ type Step<T> = Result<T, Refusal>;
 struct Apply<'a, V> {
     view: &'a V,
     range: u32,
+    index: u64,
     batch: Batch,
     next_garbage: Option<u64>,
 }
 
-impl<V: KvView> Apply<'_, V> {
+impl<V: KvView> Apply<'_, RangeView<'_, V>> {
     fn run(&mut self, command: &Command) -> Step<Reply> {
         match &command.kind {
             None => Err(invalid("a command of a kind this build does not know")),
@@ -80,10 +103,22 @@ impl<V: KvView> Apply<'_, V> {
             Some(Kind::UploadAbort(c)) => self.upload_abort(c),
             Some(Kind::GarbageDone(c)) => self.garbage_done(&c.sequences),
             Some(Kind::SegmentDurable(c)) => self.segment_durable(c),
-            Some(Kind::RangeFence(c)) => self.range_fence(BucketId(c.bucket), c.on),
+            Some(Kind::RangeFence(c)) => self.range_fence(c),
+            Some(Kind::RangeSplit(c)) => self.range_split(c),
+            Some(Kind::SplitBegin(c)) => self.split_begin(c),
+            Some(Kind::SplitEnd(c)) => self.split_end(c),
+            Some(Kind::RangeMembers(c)) => self.range_members(c),
+            Some(Kind::WriterOpen(c)) => self.writer_open(c),
+            Some(Kind::WriterFence(c)) => self.writer_fence(c),
+            Some(Kind::AuthoritySet(c)) => self.authority_set(c),
+            Some(Kind::TokenCreate(c)) => self.token_create(c),
+            Some(Kind::TokenRevoke(c)) => self.token_revoke(c),
+            Some(Kind::TokenRedeem(c)) => self.token_redeem(c),
         }
     }
+}
 
+impl<V: KvView> Apply<'_, V> {
     /// Queues segments to be freed and drops them from the reverse index.
     fn free_segments(&mut self, segments: &[Segment]) -> Step<()> {
         for segment in segments {
@@ -119,17 +154,20 @@ impl<V: KvView> Apply<'_, V> {
             Some(_) => Err(MetadataError::NoSuchBucket { bucket: bucket.to_string() }.into()),
         }
     }
+}
 
+impl<V: KvView> Apply<'_, RangeView<'_, V>> {
     /// Looked at and fenced in one: a range that holds something of the bucket goes on taking writes.
-    fn range_fence(&mut self, bucket: BucketId, on: bool) -> Step<Reply> {
+    fn range_fence(&mut self, command: &RangeFence) -> Step<Reply> {
+        let bucket = BucketId(command.bucket);
         let row = keys::fence(self.range, bucket);
         let is_empty = is_empty(self.view, bucket)?;
-        match on {
+        match command.on {
             true if is_empty => self.batch.put(Family::Groups, row, vec![1]),
             true => {}
             false => self.batch.delete(Family::Groups, row),
         }
-        Ok(Reply::Empty(is_empty))
+        Ok(Reply::Fenced { is_empty, end: self.view.bounds().end.clone() })
     }
 }
 
@@ -168,12 +206,12 @@ pub(super) fn decode<M: Message + Default>(family: Family, bytes: &[u8]) -> KvRe
 }
 
 /// The id in a record's bytes field.
-fn version_of(bytes: &[u8]) -> VersionId {
+pub(super) fn version_of(bytes: &[u8]) -> VersionId {
     VersionId::from_slice(bytes).unwrap_or_default()
 }
 
 /// Whether a version's bytes are in `Family::Inline`.
-fn has_inline(version: &ObjectVersion) -> bool {
+pub(super) fn has_inline(version: &ObjectVersion) -> bool {
     !version.delete_marker && version.segments.is_empty() && version.object_bytes > 0
 }
 

@@ -413,6 +413,12 @@ pub(in super::super) fn load_inline<V: KvView>(
     Ok(version)
 }
 
+/// The bucket and key that a row of `Segments` names.
+pub(in super::super) fn owner_of(row: &[u8]) -> KvResult<(BucketId, String)> {
+    let row: SegmentRow = decode(Family::Segments, row)?;
+    Ok((BucketId(row.bucket), row.key))
+}
+
 fn segment_row<V: KvView>(view: &V, id: SegmentId) -> KvResult<Option<SegmentRow>> {
     view.get(Family::Segments, &keys::segment(id))?.map(|v| decode(Family::Segments, &v)).transpose()
 }

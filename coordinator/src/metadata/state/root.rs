@@ -139,7 +139,7 @@ pub(in super::super) fn key_rows<V: KvView>(view: &V) -> KvResult<Vec<AccessKey>
     rows(view, KEYS)
 }
 
-fn rows<V: KvView, M: Message + Default>(view: &V, prefix: &[u8]) -> KvResult<Vec<M>> {
+pub(super) fn rows<V: KvView, M: Message + Default>(view: &V, prefix: &[u8]) -> KvResult<Vec<M>> {
     let mut found = Vec::new();
     view.scan(Family::Root, prefix, &mut |key, value, _| {
         if !key.starts_with(prefix) {

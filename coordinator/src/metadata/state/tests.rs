@@ -76,7 +76,7 @@ fn put(number: u64, key: &str, versioning: Versioning) -> Command {
         versioning: versioning as i32,
         conditions: Conditions::default(),
     };
-    Command { kind: Some(Kind::Put(put)) }
+    Command { kind: Some(Kind::Put(put)), once: None }
 }
 
 fn delete(number: u64, key: &str, selector: VersionSelector, versioning: Versioning) -> Command {
@@ -90,7 +90,7 @@ fn delete(number: u64, key: &str, selector: VersionSelector, versioning: Version
         owner: "o".to_owned(),
         conditions: Conditions::default(),
     };
-    Command { kind: Some(Kind::Delete(delete)) }
+    Command { kind: Some(Kind::Delete(delete)), once: None }
 }
 
 fn add(model: &mut Model, key: String, entry: (VersionId, bool, bool)) {
@@ -127,12 +127,12 @@ fn run(steps: &[Step]) -> (MemoryKv, Model) {
                 delete(number, &key(*k), selector, Versioning::Enabled)
             }
         };
-        let (result, batch) = apply(&kv, 1, &command).unwrap();
+        let (result, batch) = apply(&kv, 1, 1, &command).unwrap();
         result.unwrap_or_else(|e| panic!("step {number}: {e}"));
         kv.write(batch);
         // The same command again is a retry: nothing changes.
         if matches!(step, Step::Put(..)) {
-            let (_, again) = apply(&kv, 1, &command).unwrap();
+            let (_, again) = apply(&kv, 1, 1, &command).unwrap();
             assert!(again.writes.is_empty(), "a retried put wrote again");
         }
     }
@@ -211,7 +211,7 @@ proptest! {
 
 /// Applies a command and writes what it asks; it must not be refused.
 fn carry_out(kv: &mut MemoryKv, kind: Kind) -> Reply {
-    let (result, batch) = apply(kv, 1, &Command { kind: Some(kind) }).unwrap();
+    let (result, batch) = apply(kv, 1, 1, &Command { kind: Some(kind), once: None }).unwrap();
     kv.write(batch);
     result.unwrap()
 }
@@ -278,23 +278,23 @@ fn a_delete_that_did_not_see_versioning_come_on_loses_nothing() {
 #[test]
 fn only_an_empty_range_is_fenced_and_only_the_bucket_meant_is_removed() {
     let mut kv = MemoryKv::default();
-    let fence = |on| Kind::RangeFence(RangeFence { bucket: BUCKET.0, on });
+    let fence = |on| Kind::RangeFence(RangeFence { bucket: BUCKET.0, on, at: Default::default() });
     carry_out(&mut kv, put(1, "a", Versioning::Unversioned).kind.unwrap());
-    assert_eq!(carry_out(&mut kv, fence(true)), Reply::Empty(false));
+    assert_eq!(carry_out(&mut kv, fence(true)), Reply::Fenced { is_empty: false, end: Default::default() });
     carry_out(&mut kv, put(2, "b", Versioning::Unversioned).kind.unwrap());
     for key in ["a", "b"] {
         carry_out(&mut kv, delete(3, key, VersionSelector::Current, Versioning::Unversioned).kind.unwrap());
     }
-    assert_eq!(carry_out(&mut kv, fence(true)), Reply::Empty(true));
-    assert!(apply(&kv, 1, &put(4, "c", Versioning::Unversioned)).unwrap().0.is_err());
+    assert_eq!(carry_out(&mut kv, fence(true)), Reply::Fenced { is_empty: true, end: Default::default() });
+    assert!(apply(&kv, 1, 1, &put(4, "c", Versioning::Unversioned)).unwrap().0.is_err());
 
     let create = BucketCreate { name: "n".into(), owner: "o".into(), now_ms: 1 };
     let Reply::Bucket(bucket) = carry_out(&mut kv, Kind::BucketCreate(create)) else { panic!("no bucket") };
-    let remove = |id| Command { kind: Some(Kind::BucketRemove(BucketRemove { name: "n".into(), id })) };
-    assert!(apply(&kv, 0, &remove(bucket.id)).unwrap().0.is_err(), "not fenced");
+    let remove = |id| Command { kind: Some(Kind::BucketRemove(BucketRemove { name: "n".into(), id })), once: None };
+    assert!(apply(&kv, 0, 1, &remove(bucket.id)).unwrap().0.is_err(), "not fenced");
     carry_out(&mut kv, Kind::BucketFence(BucketFence { name: "n".into(), on: true }));
-    assert!(apply(&kv, 0, &remove(bucket.id + 1)).unwrap().0.is_err(), "another bucket");
-    assert!(apply(&kv, 0, &remove(bucket.id)).unwrap().0.is_ok());
+    assert!(apply(&kv, 0, 1, &remove(bucket.id + 1)).unwrap().0.is_err(), "another bucket");
+    assert!(apply(&kv, 0, 1, &remove(bucket.id)).unwrap().0.is_ok());
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn a_segment_that_belongs_to_another_object_is_refused() {
     carry_out(&mut kv, put(1, "a", Versioning::Unversioned).kind.unwrap());
     let Some(Kind::Put(mut stolen)) = put(2, "b", Versioning::Unversioned).kind else { panic!("a put") };
     stolen.version.segments = vec![segment(1)];
-    assert!(apply(&kv, 1, &Command { kind: Some(Kind::Put(stolen)) }).unwrap().0.is_err());
+    assert!(apply(&kv, 1, 1, &Command { kind: Some(Kind::Put(stolen)), once: None }).unwrap().0.is_err());
     let owner = segment_record(&kv, SegmentId(id(1).0)).unwrap().unwrap().0;
     assert_eq!(owner.key, "a");
 }

@@ -6,8 +6,10 @@
 use super::super::api::{MetadataError, MetadataResult};
 use super::super::command::{BucketFence, BucketRemove, Kind, RangeFence, Reply};
 use super::super::group::done;
-use super::super::state;
-use super::{MetadataStore, unexpected};
+use super::super::keys;
+use super::super::query::{Found, Query};
+use super::{MetadataStore, unexpected, unexpected_found};
+use bytes::Bytes;
 use holdfast_proto::BucketId;
 use holdfast_proto::manifest::Bucket;
 
@@ -18,9 +20,8 @@ impl MetadataStore {
         let found = self.inner.cache.read().buckets.get(name).cloned();
         let bucket = found.ok_or_else(|| MetadataError::NoSuchBucket { bucket: name.to_owned() })?;
         let id = BucketId(bucket.id);
-        let range = self.range_of(id, "");
         // The usual refusal; so that requests under way do not meet a fence for a moment.
-        if !bucket.deleting && !self.scan(range, move |state| state::is_empty(state, id)).await? {
+        if !bucket.deleting && !self.looks_empty(id).await? {
             return Err(MetadataError::BucketNotEmpty { bucket: name.to_owned() });
         }
         let fence = |on| Kind::BucketFence(BucketFence { name: name.to_owned(), on });
@@ -28,16 +29,44 @@ impl MetadataStore {
             Reply::Bucket(fenced) if fenced.id == bucket.id => {}
             other => return Err(unexpected(other)),
         }
-        match self.propose(range, Kind::RangeFence(RangeFence { bucket: id.0, on: true })).await? {
-            Reply::Empty(true) => {
-                let remove = BucketRemove { name: name.to_owned(), id: id.0 };
-                done(self.propose_root(Kind::BucketRemove(remove)).await?)
+        if self.fence_ranges(id, true).await? {
+            let remove = BucketRemove { name: name.to_owned(), id: id.0 };
+            return done(self.propose_root(Kind::BucketRemove(remove)).await?);
+        }
+        self.fence_ranges(id, false).await?;
+        self.propose_root(fence(false)).await?;
+        Err(MetadataError::BucketNotEmpty { bucket: name.to_owned() })
+    }
+
+    async fn looks_empty(&self, bucket: BucketId) -> MetadataResult<bool> {
+        let (mut from, past) = borders(bucket);
+        loop {
+            let found = self.inner.query(Query::IsEmpty { bucket, from }).await?;
+            let Found::IsEmpty(is_empty, end) = found else { return Err(unexpected_found(found)) };
+            if !is_empty || end.is_empty() || end >= past {
+                return Ok(is_empty);
             }
-            Reply::Empty(false) => {
-                self.propose_root(fence(false)).await?;
-                Err(MetadataError::BucketNotEmpty { bucket: name.to_owned() })
+            from = end;
+        }
+    }
+
+    /// Fences the ranges that hold keys of the bucket, or opens them again, one after the other along the keys: each says
+    /// where it ends, so that one split off meanwhile is not left out. Returns whether all are empty; stops at the first
+    /// that is to be fenced and is not.
+    async fn fence_ranges(&self, bucket: BucketId, on: bool) -> MetadataResult<bool> {
+        let (mut from, past) = borders(bucket);
+        loop {
+            // Where the bucket begins goes without saying, as it did when there was one range.
+            let at = if from == keys::bucket_prefix(bucket) { Bytes::new() } else { Bytes::from(from.clone()) };
+            let fence = RangeFence { bucket: bucket.0, on, at };
+            let (is_empty, end) = match self.inner.propose_at(&from, Kind::RangeFence(fence)).await? {
+                Reply::Fenced { is_empty, end } => (is_empty, end),
+                other => return Err(unexpected(other)),
+            };
+            if (on && !is_empty) || end.is_empty() || end[..] >= past[..] {
+                return Ok(is_empty);
             }
-            other => Err(unexpected(other)),
+            from = end.to_vec();
         }
     }
 
@@ -59,11 +88,17 @@ impl MetadataStore {
     }
 }
 
+/// Where a bucket's keys begin, and where those of the next do.
+fn borders(bucket: BucketId) -> (Vec<u8>, Vec<u8>) {
+    let prefix = keys::bucket_prefix(bucket);
+    let past = keys::after_prefix(&prefix);
+    (prefix, past)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::metadata::{ListRequest, Metadata, MetadataOptions, Preconditions, PutVersion};
-    use bytes::Bytes;
     use holdfast_proto::manifest::{ObjectVersion, Versioning};
     use holdfast_proto::{ClusterId, VersionId};
     use std::path::Path;
@@ -86,6 +121,7 @@ mod tests {
             version,
             versioning: Versioning::Unversioned,
             preconditions: Preconditions::default(),
+            session: None,
         };
         store.put_version(put).await
     }
@@ -100,10 +136,7 @@ mod tests {
         for bucket in [&full, &empty] {
             let fence = BucketFence { name: bucket.name.clone(), on: true };
             store.propose_root(Kind::BucketFence(fence)).await.unwrap();
-            store
-                .propose(&store.inner.range, Kind::RangeFence(RangeFence { bucket: bucket.id, on: true }))
-                .await
-                .unwrap();
+            store.fence_ranges(BucketId(bucket.id), true).await.unwrap();
         }
         assert_eq!(store.bucket("full"), None, "hidden while it is being removed");
         store.shutdown().await.unwrap();

@@ -73,7 +73,8 @@ fn adds(kind: &Kind) -> bool {
         | Kind::SetTags(_)
         | Kind::UploadCreate(_)
         | Kind::PartPut(_)
-        | Kind::UploadComplete(_) => true,
+        | Kind::UploadComplete(_)
+        | Kind::TokenCreate(_) => true,
         Kind::MapSet(_)
         | Kind::KeyDelete(_)
         | Kind::BucketFence(_)
@@ -83,7 +84,16 @@ fn adds(kind: &Kind) -> bool {
         | Kind::UploadAbort(_)
         | Kind::GarbageDone(_)
         | Kind::SegmentDurable(_)
-        | Kind::RangeFence(_) => false,
+        | Kind::RangeFence(_)
+        | Kind::AuthoritySet(_)
+        | Kind::TokenRevoke(_)
+        | Kind::TokenRedeem(_)
+        | Kind::WriterOpen(_)
+        | Kind::WriterFence(_)
+        | Kind::RangeSplit(_)
+        | Kind::SplitBegin(_)
+        | Kind::SplitEnd(_)
+        | Kind::RangeMembers(_) => false,
     }
 }
 

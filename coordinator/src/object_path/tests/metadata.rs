@@ -3,7 +3,7 @@
 use crate::metadata::*;
 use async_trait::async_trait;
 use holdfast_proto::manifest::{AccessKey, Bucket, ObjectVersion, Pair, Part, Segment, Upload, Versioning};
-use holdfast_proto::{BucketId, Epoch, SegmentId, VersionId};
+use holdfast_proto::{BucketId, Epoch, NodeId, SegmentId, VersionId};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,6 +84,12 @@ impl Metadata for FakeMetadata {
     async fn bucket_set_tags(&self, _: &str, _: Vec<Pair>) -> MetadataResult<()> {
         absent()
     }
+    async fn writer_session(&self) -> MetadataResult<WriterSession> {
+        Ok(WriterSession(1))
+    }
+    async fn writer_fence(&self, _: NodeId) -> MetadataResult<()> {
+        Ok(())
+    }
     async fn put_version(&self, put: PutVersion) -> MetadataResult<ObjectVersion> {
         self.pass().await?;
         self.versions.lock().insert(put.key, put.version.clone());
@@ -113,7 +119,14 @@ impl Metadata for FakeMetadata {
             false => Err(MetadataError::NoSuchUpload { upload }),
         }
     }
-    async fn part_put(&self, _: BucketId, _: &str, _: VersionId, part: Part) -> MetadataResult<()> {
+    async fn part_put(
+        &self,
+        _: BucketId,
+        _: &str,
+        _: VersionId,
+        part: Part,
+        _: Option<WriterSession>,
+    ) -> MetadataResult<()> {
         self.pass().await?;
         self.parts.lock().insert(part.number, part);
         Ok(())

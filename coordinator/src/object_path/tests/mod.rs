@@ -1,21 +1,30 @@
 //! The object path over a node and metadata in memory that fail as told: 4+2 over six backends (and two spare ones), in
 //! cells of 256 bytes and segments of 4 KiB, so that every boundary is near.
+//!
+//! Compiled twice: as `tests` with the node called directly, as `tests_over_nodes` with every backend on a node of its
+//! own: the first is the coordinator's, the others are behind the transport and the service of storage nodes.
 
 mod memory;
 mod metadata;
 mod node;
+mod nodes;
 mod reads;
 mod rebuilds;
 mod writes;
 
 use super::*;
-use crate::metadata::{ClusterMap, Preconditions};
+use crate::metadata::{BackendRecord, ClusterMap, Preconditions};
+use crate::runtime::{ClusterNodes, ClusterNodesOptions};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use holdfast_codec::Scheme;
+use holdfast_proto::admin::BackendIntent;
+use holdfast_proto::cluster::{NodeIdentity, Role, Roles};
 use holdfast_proto::manifest::{Attributes, Bucket};
 use holdfast_proto::pg_table::{Pg, PgTable};
-use holdfast_proto::{ClusterId, Epoch, ShardId};
+use holdfast_proto::{ClusterId, Epoch, NodeId, ShardId};
+use holdfast_storage_node::{Fence, FencedNode, NodeService, ServeLimits};
+use holdfast_transport::{LocalNetwork, LocalOptions};
 use metadata::FakeMetadata;
 use node::{FakeNode, Faults, backend};
 use std::ops::Range;
@@ -31,6 +40,10 @@ const PGS: usize = 8;
 
 struct World {
     node: FakeNode,
+    /// Between the nodes, where there are several.
+    network: LocalNetwork,
+    client: Arc<dyn NodeClient>,
+    fences: Vec<Arc<Fence>>,
     metadata: Arc<FakeMetadata>,
     layout: Layout,
     path: ObjectPath,
@@ -54,7 +67,51 @@ fn cluster_map(epoch: u64) -> ClusterMap {
     };
     let scheme = Scheme::reed_solomon(K, N - K).unwrap().code();
     let table = PgTable { epoch: Epoch(epoch), scheme, pgs: (0..PGS).map(pg).collect() };
-    ClusterMap { cluster: ClusterId([3; 16]), nodes: Vec::new(), backends: Vec::new(), table }
+    let record = |number: usize| BackendRecord {
+        id: backend(number),
+        name: format!("d{number}"),
+        location: format!("disk:/d{number}"),
+        intent: BackendIntent::Active,
+        node: node_id(number),
+    };
+    ClusterMap {
+        cluster: ClusterId([3; 16]),
+        nodes: Vec::new(),
+        backends: (0..N + 2).map(record).collect(),
+        table,
+        promise: Default::default(),
+        is_promise_chosen: false,
+        proof: None,
+    }
+}
+
+/// The node that has backend `number`.
+fn node_id(number: usize) -> NodeId {
+    NodeId(number as u64 + 1)
+}
+
+/// Puts every backend of `node` on a node of its own; the first one's is this process.
+fn over_nodes(node: &FakeNode, layout: &Layout) -> (LocalNetwork, Arc<dyn NodeClient>, Vec<Arc<Fence>>) {
+    let network = LocalNetwork::new(LocalOptions { silence_max: Duration::from_secs(3), ..LocalOptions::default() });
+    let join = |number: usize| {
+        let fence = Fence::open(None).unwrap();
+        let fenced = FencedNode::new(Arc::new(node.only(number)), fence.clone());
+        let service = NodeService::new(node_id(number), fenced.clone(), ServeLimits::default());
+        let identity = NodeIdentity {
+            cluster: ClusterId([3; 16]),
+            node: node_id(number),
+            roles: if number == 0 { Roles::BOTH } else { Roles::only(Role::Storage) },
+            region: "r".into(),
+            zone: "z".into(),
+        };
+        (network.join(identity, Arc::new(service)), fenced, fence)
+    };
+    let (transport, own, fence) = join(0);
+    let mut fences = vec![fence];
+    fences.extend((1..N + 2).map(|number| join(number).2));
+    let options = ClusterNodesOptions { report_timeout: Duration::from_millis(500) };
+    let nodes = ClusterNodes::new(node_id(0), Some(Arc::new(own)), Arc::new(transport), layout.clone(), options);
+    (network, Arc::new(nodes), fences)
 }
 
 impl World {
@@ -63,6 +120,15 @@ impl World {
     }
 
     fn with(options: ObjectPathOptions) -> Self {
+        Self::reached(options, module_path!().contains("over_nodes"))
+    }
+
+    /// Every backend on a node of its own.
+    fn over_nodes() -> Self {
+        Self::reached(options(), true)
+    }
+
+    fn reached(options: ObjectPathOptions, is_over_nodes: bool) -> Self {
         let (node, metadata, layout) =
             (FakeNode::new(N + 2), Arc::new(FakeMetadata::default()), Layout::new(cluster_map(1)));
         let (sender, hints) = mpsc::channel(1000);
@@ -73,8 +139,10 @@ impl World {
             finish_grace: Duration::from_millis(50)..=Duration::from_millis(100),
         };
         let tuning = (Some(CELL as u32), patience);
-        let path = ObjectPath::tuned(metadata.clone(), Arc::new(node.clone()), layout.clone(), options, sender, tuning);
-        Self { node, metadata, layout, path, hints }
+        let (network, nodes, fences) = over_nodes(&node, &layout);
+        let client: Arc<dyn NodeClient> = if is_over_nodes { nodes } else { Arc::new(node.clone()) };
+        let path = ObjectPath::tuned(metadata.clone(), client.clone(), layout.clone(), options, sender, tuning);
+        Self { node, network, client, fences, metadata, layout, path, hints }
     }
 
     async fn put(&self, key: &str, bytes: &[u8]) -> Result<PutOutcome, ObjectError> {

@@ -7,7 +7,7 @@ use holdfast_proto::node::{
     shard_root,
 };
 use holdfast_proto::shard_header::ShardHeader;
-use holdfast_proto::{BackendId, PgId, ShardId};
+use holdfast_proto::{BackendId, Epoch, NodeId, PgId, ShardId};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -66,6 +66,8 @@ pub(crate) struct State {
 #[derive(Clone, Default)]
 pub(crate) struct FakeNode {
     pub(crate) state: Arc<State>,
+    /// Answers for this backend alone.
+    only: Option<BackendId>,
 }
 
 pub(crate) fn backend(number: usize) -> BackendId {
@@ -102,7 +104,14 @@ impl FakeNode {
         }
         self.state.released.notify_waiters();
     }
+    /// The same node, as one that has this backend alone.
+    pub(crate) fn only(&self, number: usize) -> Self {
+        Self { state: self.state.clone(), only: Some(backend(number)) }
+    }
     fn faults(&self, backend: BackendId) -> Result<Faults, ShardError> {
+        if self.only.is_some_and(|only| only != backend) {
+            return Err(ShardError::NoSuchBackend { backend });
+        }
         let faults = self.state.backends.lock().get(&backend).map(|b| b.faults.clone());
         let faults = faults.ok_or(ShardError::NoSuchBackend { backend })?;
         if faults.is_unavailable {
@@ -191,7 +200,12 @@ impl ShardWriter for Writer {
 
 #[async_trait]
 impl NodeClient for FakeNode {
-    async fn begin_shard(&self, backend: BackendId, header: ShardHeader) -> Result<Box<dyn ShardWriter>, ShardError> {
+    async fn begin_shard(
+        &self,
+        backend: BackendId,
+        header: ShardHeader,
+        _: Epoch,
+    ) -> Result<Box<dyn ShardWriter>, ShardError> {
         let faults = self.faults(backend)?;
         self.at(backend, |b| b.begins += 1);
         if faults.hang_begin {
@@ -235,7 +249,8 @@ impl NodeClient for FakeNode {
             true => vec![0; cell.len()],
             false => cell.to_vec(),
         });
-        Ok(ShardRead { header: stored.header.clone(), bytes: bytes.collect(), damaged })
+        let cell_hashes = stored.cells.iter().map(|cell| *blake3::hash(cell).as_bytes()).collect();
+        Ok(ShardRead { header: stored.header.clone(), bytes: bytes.collect(), damaged, cell_hashes })
     }
 
     async fn stat_shard(&self, backend: BackendId, shard: ShardId) -> Result<Option<ShardStat>, ShardError> {
@@ -277,16 +292,16 @@ impl NodeClient for FakeNode {
             location: String::new(),
             health: BackendHealth::Online,
             reason: String::new(),
-            capacity_bytes: 0,
+            capacity_bytes: 1 << 40,
             free_bytes: 0,
             used_bytes: 0,
             shard_count: 0,
             scrubbed_ms: 0,
         };
-        ids.into_iter().map(status).collect()
+        ids.into_iter().filter(|id| self.only.is_none_or(|only| only == *id)).map(status).collect()
     }
 
-    async fn add_backend(&self, _: &str, _: &str) -> Result<BackendStatus, ShardError> {
+    async fn add_backend(&self, _: NodeId, _: &str, _: &str) -> Result<BackendStatus, ShardError> {
         Err(ShardError::Invalid { reason: "not in this fake".into() })
     }
 

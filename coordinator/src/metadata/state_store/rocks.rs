@@ -1,8 +1,8 @@
 //! The state's RocksDB instance: no write-ahead log, all column families flushed atomically, so that after a crash it
 //! stands exactly at its last flush and the Raft log is replayed from there (ADR 4).
 
-use super::api::{MetadataError, MetadataResult};
-use super::kv::{Batch, Family, KvError, KvResult, KvView, Scan, Visitor};
+use super::super::api::{MetadataError, MetadataResult};
+use super::super::kv::{Batch, Family, KvError, KvResult, KvView, Scan, Visitor};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, FlushOptions, Options,
     Snapshot, WriteBatch, WriteOptions,
@@ -12,19 +12,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Blocks of all families together. Small: the whole server idles below 100 MiB.
 const BLOCK_CACHE_BYTES: usize = 48 << 20;
-/// A memtable of one family; the flush by bytes below comes first in general.
+/// A memtable of one family; the flush by bytes (`FLUSH_BYTES`) comes first in general.
 const MEMTABLE_BYTES: usize = 32 << 20;
-/// Unflushed bytes after which the caller should flush: bounds replay after a crash and the log kept for it.
-pub(super) const FLUSH_BYTES: u64 = 24 << 20;
 
 /// The open database.
-pub(super) struct StateStore {
+pub(in super::super) struct RocksState {
     db: DB,
     write: WriteOptions,
     unflushed: AtomicU64,
 }
 
-impl StateStore {
+impl RocksState {
     /// Opens or makes the database in `directory`.
     pub(super) fn open(directory: &Path) -> MetadataResult<Self> {
         let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
@@ -75,8 +73,8 @@ impl StateStore {
     /// The state as it is now, all families together: for whatever reads more than one row. A row that `apply` moves
     /// from one family to another (a version overwritten, a part completed) is otherwise missed by a reader that looks
     /// into one before the move and into the other after it.
-    pub(super) fn view(&self) -> StateView<'_> {
-        StateView { store: self, snapshot: self.db.snapshot() }
+    pub(super) fn view(&self) -> RocksView<'_> {
+        RocksView { store: self, snapshot: self.db.snapshot() }
     }
 
     /// Bytes written since the last flush began.
@@ -96,7 +94,7 @@ impl StateStore {
     }
 }
 
-impl KvView for StateStore {
+impl KvView for RocksState {
     fn get(&self, family: Family, key: &[u8]) -> KvResult<Option<Vec<u8>>> {
         self.db.get_cf(self.handle(family)?, key).map_err(|e| kv_error("read", &e))
     }
@@ -107,12 +105,12 @@ impl KvView for StateStore {
 }
 
 /// All families as of one moment.
-pub(super) struct StateView<'s> {
-    store: &'s StateStore,
+pub(in super::super) struct RocksView<'s> {
+    store: &'s RocksState,
     snapshot: Snapshot<'s>,
 }
 
-impl KvView for StateView<'_> {
+impl KvView for RocksView<'_> {
     fn get(&self, family: Family, key: &[u8]) -> KvResult<Option<Vec<u8>>> {
         self.snapshot.get_cf(self.store.handle(family)?, key).map_err(|e| kv_error("read", &e))
     }
@@ -160,7 +158,7 @@ fn family_options(family: Family, cache: &Cache) -> Options {
 }
 
 /// An error opening a database, in words: the lock of another process above all.
-pub(super) fn open_error(directory: &Path, error: &rocksdb::Error) -> MetadataError {
+pub(in super::super) fn open_error(directory: &Path, error: &rocksdb::Error) -> MetadataError {
     let text = error.to_string();
     let reason = if text.contains("lock") || text.contains("LOCK") {
         format!("{} is in use by another process", directory.display())

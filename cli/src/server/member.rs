@@ -1,0 +1,92 @@
+//! This server's place in a cluster while it starts: it has one already, gets one by joining, or makes one as the first
+//! node.
+
+use super::cluster::files::NodeFiles;
+use super::cluster::join::{addresses, ensure_joined};
+use super::cluster::late_transport::LateTransport;
+use super::cluster::network::Network;
+use super::config::ServerConfig;
+use crate::failure::Failure;
+use holdfast_coordinator::admin::{Clock, Code};
+use holdfast_coordinator::membership::{Founder, found};
+use holdfast_coordinator::metadata::MembershipMetadata;
+use holdfast_proto::NodeId;
+use holdfast_proto::cluster::Role;
+use holdfast_trust::UnixClock;
+use rand::Rng;
+use std::sync::Arc;
+
+/// The place, as far as it is known.
+pub(crate) struct Member {
+    pub(crate) files: NodeFiles,
+    pub(crate) clock: UnixClock,
+    /// Reaches the others once there is a network.
+    pub(crate) late: Arc<LateTransport>,
+    /// `None` on a server that is alone.
+    pub(crate) network: Option<Arc<Network>>,
+}
+
+impl Member {
+    /// Joins if it is to, and opens the network of a node that has joined.
+    pub(crate) async fn open(config: &ServerConfig, clock: Clock) -> Result<Self, Failure> {
+        let files = NodeFiles::of(&config.data_dir);
+        let clock = UnixClock::new(move || clock());
+        let late = Arc::new(LateTransport::default());
+        let mut member = Self { files, clock, late, network: None };
+        if let Some(credentials) = ensure_joined(config, &member.files, &member.clock).await? {
+            member.open_network(config, credentials)?;
+        }
+        Ok(member)
+    }
+
+    /// Whether this is the node that made its cluster, or a server that is alone.
+    pub(crate) fn is_first(&self) -> bool {
+        self.own() == NodeId::FIRST
+    }
+
+    /// This node's number.
+    pub(crate) fn own(&self) -> NodeId {
+        self.network.as_ref().map_or(NodeId::FIRST, |network| network.own())
+    }
+
+    /// Makes a server that is alone the first node of a cluster, if it is to listen for others. Its metadata and map are
+    /// there.
+    pub(crate) async fn found(
+        &mut self,
+        config: &ServerConfig,
+        metadata: &dyn MembershipMetadata,
+    ) -> Result<(), Failure> {
+        let Some(listen) = config.cluster.listen.filter(|_| self.network.is_none()) else { return Ok(()) };
+        if !config.cluster.roles.has(Role::Coordinator) {
+            let message = "the first node of a cluster is a coordinator";
+            return Err(Failure::usage(Code::InvalidArgument, message).or_try("--role coordinator,storage"));
+        }
+        let key = self.files.key(&rand::rng().random())?;
+        let founder = Founder {
+            key: &key,
+            roles: config.cluster.roles,
+            region: config.region.clone(),
+            zone: config.cluster.zone.clone(),
+            addresses: addresses(listen, config.cluster.roles),
+            authority_seed: rand::rng().random(),
+            now_ms: self.clock.now_ms(),
+        };
+        let credentials = found(metadata, founder).await.map_err(|e| {
+            Failure::new(Code::StartFailed, format!("make this server the first node of a cluster: {e}"))
+        })?;
+        self.files.keep_credentials(&credentials)?;
+        self.open_network(config, credentials)
+    }
+
+    fn open_network(
+        &mut self,
+        config: &ServerConfig,
+        credentials: holdfast_trust::NodeCredentials,
+    ) -> Result<(), Failure> {
+        let network =
+            Network::start(credentials, config.cluster.listen, self.files.clone(), self.clock.clone()).map(Arc::new)?;
+        self.late.set(network.transport());
+        self.network = Some(network);
+        Ok(())
+    }
+}

@@ -1,0 +1,211 @@
+//! The consensus plane as a coordinator serves it: Raft's messages, and what other coordinators forward.
+
+use super::api::MetadataError;
+use super::command::Command;
+use super::consensus::{Consensus, Ordered};
+use super::entry::decode_entry;
+use super::query::Found;
+use super::query_wire::{WireFound, WireQuery};
+use super::raft_types::{Entry, LogId, Vote};
+use super::snapshot::Staged;
+use super::store::Inner;
+use super::wire::{
+    Append, AppendReply, GroupCall, GroupOutcome, GroupReply, Nothing, PlainReply, SnapshotBegin, SnapshotReply,
+    SnapshotRows, Transfer, VoteCall, VoteReply, head,
+};
+use super::wire_answer::WireAnswer;
+use bytes::{Buf, Bytes};
+use holdfast_proto::rpc::Rpc;
+use holdfast_transport::{Call, Channel, Frame, Service, TransportError};
+use openraft::raft::AppendEntriesRequest;
+use openraft::raft::TransferLeaderRequest;
+use prost::Message;
+use std::sync::{Arc, Weak};
+
+/// Serves the consensus plane for a store. Ends with it: calls after its end are refused.
+pub struct ConsensusService {
+    inner: Weak<Inner>,
+}
+
+impl ConsensusService {
+    pub(super) fn new(inner: &Arc<Inner>) -> Self {
+        Self { inner: Arc::downgrade(inner) }
+    }
+}
+
+#[async_trait::async_trait]
+impl Service for ConsensusService {
+    async fn serve(&self, call: Call, mut channel: Box<dyn Channel>) -> Result<(), TransportError> {
+        let Some(inner) = self.inner.upgrade() else { return Err(TransportError::Cancelled) };
+        let Some(first) = channel.receive().await? else { return Err(malformed("no frame")) };
+        let reply = match call.rpc {
+            Rpc::RaftAppend => append(&inner, first).await?,
+            Rpc::RaftVote => vote(&inner, first).await?,
+            Rpc::RaftTransfer => transfer(&inner, first).await?,
+            Rpc::RaftSnapshot => snapshot(&inner, first, channel.as_mut()).await?,
+            Rpc::Propose => propose(&inner, first).await?,
+            Rpc::ReadIndex => read_index(&inner, first).await?,
+            Rpc::MetadataRead => read(&inner, first).await?,
+            other => return Err(malformed(other.name())),
+        };
+        channel.send(Frame::head_only(reply)).await?;
+        channel.finish().await
+    }
+}
+
+fn malformed(what: &str) -> TransportError {
+    TransportError::Malformed { reason: format!("consensus plane: {what}") }
+}
+
+fn decoded<M: Message + Default>(frame: &Frame) -> Result<M, TransportError> {
+    M::decode(frame.head.clone()).map_err(|e| malformed(&e.to_string()))
+}
+
+async fn append(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
+    let call: Append = decoded(&frame)?;
+    let request = AppendEntriesRequest {
+        vote: call.vote.into(),
+        prev_log_id: call.previous.map(LogId::from),
+        entries: entries(&call.lengths, frame.body)?,
+        leader_commit: call.committed.map(LogId::from),
+    };
+    let reply = match inner.groups.for_message(call.group).await {
+        Ok(group) => match group.handle_append(request).await {
+            Ok(response) => AppendReply::of(&response),
+            Err(reason) => AppendReply::failed(reason),
+        },
+        Err(error) => AppendReply::failed(error.to_string()),
+    };
+    Ok(head(&reply))
+}
+
+fn entries(lengths: &[u32], body: Vec<Bytes>) -> Result<Vec<Entry>, TransportError> {
+    let mut body: Bytes = match <[Bytes; 1]>::try_from(body) {
+        Ok([one]) => one,
+        Err(pieces) => pieces.concat().into(),
+    };
+    let mut entries = Vec::with_capacity(lengths.len().min(4096));
+    for &length in lengths {
+        let length = length as usize;
+        if body.remaining() < length {
+            return Err(malformed("entries are cut short"));
+        }
+        entries.push(decode_entry(&body.split_to(length)).map_err(|e| malformed(&e.to_string()))?);
+    }
+    Ok(entries)
+}
+
+async fn vote(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
+    let call: VoteCall = decoded(&frame)?;
+    let answer = match inner.groups.for_message(call.group).await {
+        Ok(group) => group.handle_vote(call.request(), call.is_pre_vote).await,
+        Err(error) => Err(error.to_string()),
+    };
+    Ok(head(&match answer {
+        Ok(response) => VoteReply::granted_or_not(&response),
+        Err(failed) => VoteReply { failed, ..VoteReply::default() },
+    }))
+}
+
+async fn transfer(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
+    let call: Transfer = decoded(&frame)?;
+    let request = TransferLeaderRequest::new(Vote::from(call.from), call.to, call.last.map(LogId::from));
+    let answer = match inner.groups.for_message(call.group).await {
+        Ok(group) => group.handle_transfer(request).await,
+        Err(error) => Err(error.to_string()),
+    };
+    Ok(head(&PlainReply { failed: answer.err().unwrap_or_default() }))
+}
+
+async fn snapshot(inner: &Inner, first: Frame, channel: &mut dyn Channel) -> Result<Bytes, TransportError> {
+    let begin: SnapshotBegin = decoded(&first)?;
+    let staged = stage(inner, begin.group.group, channel).await?;
+    let meta = serde_json::from_slice(&begin.meta).map_err(|e| malformed(&e.to_string()))?;
+    let answer = match (staged, inner.groups.for_message(begin.group).await) {
+        (Err(reason), _) => Err(reason),
+        (_, Err(error)) => Err(error.to_string()),
+        (Ok(staged), Ok(group)) => group.handle_snapshot(begin.vote.into(), meta, staged).await,
+    };
+    Ok(head(&match answer {
+        Ok(vote) => SnapshotReply { vote: Some((&vote).into()), failed: String::new() },
+        Err(failed) => SnapshotReply { vote: None, failed },
+    }))
+}
+
+/// Receives the rows; the inner error is this node's, the outer one the caller's or the channel's.
+async fn stage(inner: &Inner, group: u32, channel: &mut dyn Channel) -> Result<Result<Staged, String>, TransportError> {
+    let mut incoming = match inner.staging.begin(group) {
+        Ok(incoming) => incoming,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    loop {
+        let frame = match channel.receive().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => {
+                incoming.abandon();
+                return Err(malformed("a snapshot is cut short"));
+            }
+            Err(error) => {
+                incoming.abandon();
+                return Err(error);
+            }
+        };
+        let rows: SnapshotRows = decoded(&frame)?;
+        // A megabyte to the page cache at a time: short enough for an async thread.
+        match incoming.take(rows, &frame.body) {
+            Ok(false) => {}
+            Ok(true) => return Ok(inner.off_thread(move || incoming.finish()).await),
+            Err(error) => {
+                incoming.abandon();
+                return Ok(Err(error.to_string()));
+            }
+        }
+    }
+}
+
+fn outcome(outcome: GroupOutcome) -> Bytes {
+    head(&GroupReply { outcome: Some(outcome) })
+}
+
+fn not_leader(leader: Option<u64>) -> Bytes {
+    outcome(GroupOutcome::NotLeader(leader.unwrap_or(0)))
+}
+
+async fn propose(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
+    let call: GroupCall = decoded(&frame)?;
+    let command = Command::decode(call.payload).map_err(|e| malformed(&e.to_string()))?;
+    let Some(group) = inner.groups.get(call.group) else { return Ok(outcome(GroupOutcome::NotHere(Nothing {}))) };
+    if let Err(refused) = inner.admit(command.kind.as_ref()) {
+        return Ok(outcome(GroupOutcome::Answer(head(&WireAnswer::of(&Err(refused))))));
+    }
+    Ok(match group.propose(command).await {
+        Ordered::Answered(answer) => outcome(GroupOutcome::Answer(head(&WireAnswer::of(&answer)))),
+        Ordered::NotLeader(leader) => not_leader(leader),
+        Ordered::Unknown(reason) => outcome(GroupOutcome::Failed(reason)),
+    })
+}
+
+async fn read_index(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
+    let call: GroupCall = decoded(&frame)?;
+    let Some(group) = inner.groups.get(call.group) else { return Ok(outcome(GroupOutcome::NotHere(Nothing {}))) };
+    Ok(match group.read_index().await {
+        Ok(index) => outcome(GroupOutcome::Answer(Bytes::copy_from_slice(&index.to_be_bytes()))),
+        Err(leader) => not_leader(leader),
+    })
+}
+
+async fn read(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
+    let call: GroupCall = decoded(&frame)?;
+    let query = WireQuery::decode(call.payload).map_err(|e| malformed(&e.to_string()))?;
+    let Some(query) = query.into_query() else { return Err(malformed("a query of a kind this build does not know")) };
+    let Some(group) = inner.groups.get(call.group) else { return Ok(outcome(GroupOutcome::NotHere(Nothing {}))) };
+    Ok(match inner.read_here(&group, query).await {
+        Ok(found) => found_reply(found),
+        Err(MetadataError::Unavailable { reason }) => outcome(GroupOutcome::Failed(reason)),
+        Err(other) => outcome(GroupOutcome::Failed(other.to_string())),
+    })
+}
+
+fn found_reply(found: Found) -> Bytes {
+    outcome(GroupOutcome::Answer(head(&WireFound::of(found))))
+}

@@ -1,0 +1,138 @@
+//! The shell that keeps the groups as they should be: each node looks after the groups it leads. Members follow the plans
+//! of `voters.rs`; splits and removals that somebody began are carried on by the leader of the root group.
+//!
+//! Touches the world: tokio's clock.
+
+use super::super::command::{Kind, RangeMembers};
+use super::super::consensus::{Consensus, MemberChange};
+use super::super::group::Group;
+use super::super::state;
+use super::super::voters::{Candidate, Wish, plan};
+use super::{Inner, MetadataStore, ROOT};
+use holdfast_proto::cluster::{NodeIntent, NodeRecord, Role};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often groups are looked after.
+const PERIOD: Duration = Duration::from_secs(1);
+/// A change of members that takes longer is given up here, and planned again as things then stand.
+const CHANGE_LIMIT: Duration = Duration::from_secs(20);
+/// Pause between two moves of one group's leadership: an unhappy one must not be tried without end.
+const TRANSFER_PAUSE: Duration = Duration::from_secs(15);
+/// Voters of the root group and of a range, where there are as many coordinators.
+const ROOT_VOTERS_MAX: usize = 5;
+const RANGE_VOTERS_MAX: usize = 3;
+
+/// Looks after the groups until the store is gone.
+pub(super) async fn keep(inner: Weak<Inner>) {
+    let mut transferred: BTreeMap<u32, Instant> = BTreeMap::new();
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        let Some(inner) = inner.upgrade() else { return };
+        let candidates = inner.candidates();
+        for group in inner.groups.all() {
+            look_after(&inner, &group, &candidates, &mut transferred).await;
+            if let Err(error) = group.drop_log_if_lone().await {
+                tracing::warn!(%error, "drop the log before a flush");
+            }
+        }
+        if inner.groups.get(ROOT).is_some_and(|root| root.members().is_leader) {
+            carry_on(&inner).await;
+        }
+    }
+}
+
+async fn look_after(
+    inner: &Arc<Inner>,
+    group: &Arc<Group>,
+    candidates: &[Candidate],
+    transferred: &mut BTreeMap<u32, Instant>,
+) {
+    let (number, members) = (group.number(), group.members());
+    let is_root = number == ROOT;
+    let voters_max = if is_root { ROOT_VOTERS_MAX } else { RANGE_VOTERS_MAX };
+    let wish = Wish { voters_max, is_everywhere: is_root, group: number };
+    let Some(change) = plan(candidates, &members, wish, inner.me) else {
+        report_members(inner, number, &members).await;
+        return;
+    };
+    if let MemberChange::Transfer(_) = change {
+        let is_early = transferred.get(&number).is_some_and(|last| last.elapsed() < TRANSFER_PAUSE);
+        if is_early {
+            return;
+        }
+        transferred.insert(number, Instant::now());
+    }
+    tracing::info!(group = number, ?change, "change the members of a metadata group");
+    match tokio::time::timeout(CHANGE_LIMIT, group.change_members(change)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(group = number, %error, "change the members of a metadata group"),
+        Err(_) => tracing::warn!(group = number, "a change of members takes long; it is planned again"),
+    }
+}
+
+/// Tells the root group who keeps a range, for those that do not.
+async fn report_members(inner: &Arc<Inner>, range: u32, members: &super::super::consensus::Members) {
+    if range == ROOT || !members.is_leader {
+        return;
+    }
+    let now: Vec<u64> = members.voters.iter().copied().collect();
+    let told = {
+        let cache = inner.cache.read();
+        let record = cache.ranges.values().find(|record| record.range == range);
+        record.map(|record| record.members.clone())
+    };
+    // A range the map does not show yet is being split off; one with a single member says nothing that is not known.
+    let Some(told) = told else { return };
+    if told == now || (told.is_empty() && now.len() == 1) {
+        return;
+    }
+    if let Err(error) = inner.propose(ROOT, Kind::RangeMembers(RangeMembers { range, members: now })).await {
+        tracing::warn!(range, %error, "tell who keeps a range");
+    }
+}
+
+/// Splits and removals that were begun and whose beginner may be gone.
+async fn carry_on(inner: &Arc<Inner>) {
+    let splits = inner.cache.read().splits.clone();
+    for split in splits {
+        if let Err(error) = inner.carry_on(&split).await {
+            tracing::warn!(range = split.parent, %error, "carry on a split");
+        }
+    }
+    let is_removal_begun = inner.cache.read().buckets.values().any(|bucket| bucket.deleting);
+    if is_removal_begun {
+        let store = MetadataStore { inner: inner.clone() };
+        if let Err(error) = store.finish_removals().await {
+            tracing::warn!(%error, "carry on the removal of a bucket");
+        }
+    }
+}
+
+impl Inner {
+    /// The coordinators: as told by `set_nodes`, else by the cluster map.
+    fn candidates(&self) -> Vec<Candidate> {
+        let told = self.nodes.read().clone();
+        let nodes = if told.is_empty() { self.nodes_of_map() } else { told };
+        let coordinators = nodes.into_iter().filter(|node| node.roles.has(Role::Coordinator));
+        let candidate = |node: NodeRecord| Candidate {
+            node: node.id.0,
+            is_staying: node.intent == NodeIntent::Active,
+            region: node.region,
+            zone: node.zone,
+        };
+        coordinators.map(candidate).collect()
+    }
+
+    fn nodes_of_map(&self) -> Vec<NodeRecord> {
+        match state::cluster_map_row(self.state.as_ref()) {
+            Ok(map) => map.map(|map| map.nodes).unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(%error, "read the cluster map");
+                Vec::new()
+            }
+        }
+    }
+}
