@@ -123,6 +123,7 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
         metadata: metadata.clone(),
         transport: member.late.clone(),
         others,
+        silent: Default::default(),
     };
     let parts = MaintenanceParts {
         metadata: metadata.clone(),

@@ -97,8 +97,8 @@ pub enum MetadataError {
         /// What to do.
         reason: String,
     },
-    /// This coordinator was taken for dead while the call was under way, and what it had begun is barred. Nothing was
-    /// done; the same request, begun again, may succeed.
+    /// This coordinator was taken for dead while the call was under way, and what it had begun is barred. An earlier try
+    /// of the call may have been carried out before that; the same request, begun again, may succeed.
     #[error("this coordinator was cut off from the others for a moment; what it had begun is barred")]
     Fenced,
     /// Consensus or storage failed; the outcome may be unknown.
@@ -125,8 +125,7 @@ impl MetadataError {
             Self::StaleEpoch { .. } => ErrorKind::Refresh,
             Self::InvalidPart { .. } | Self::Invalid { .. } => ErrorKind::Invalid,
             Self::Full { .. } => ErrorKind::Full,
-            Self::Fenced => ErrorKind::Refresh,
-            Self::Unavailable { .. } => ErrorKind::Retry,
+            Self::Fenced | Self::Unavailable { .. } => ErrorKind::Retry,
         }
     }
 }

@@ -402,6 +402,34 @@ async fn a_lost_voter_is_replaced_while_writes_go_on() {
 }
 
 /// All rows of a node's state but those that say how far it has come.
+/// What a coordinator began before it was taken for dead cannot become visible afterwards, whoever asks; what it begins
+/// then can.
+#[tokio::test(start_paused = true)]
+async fn what_was_begun_before_a_coordinator_was_barred_stays_unseen() {
+    let cluster = Cluster::start(17, 3).await;
+    let (first, second) = (cluster.store(1), cluster.store(2));
+    let bucket = BucketId(first.bucket_create("b", "o", 1).await.unwrap().id);
+    let in_session = |number: u64, session| PutVersion { session: Some(session), ..put(bucket, "k", number, None) };
+    let session = second.writer_session().await.unwrap();
+    assert_eq!(second.writer_session().await.unwrap(), session, "a session lasts");
+    second.put_version(in_session(1, session)).await.unwrap();
+
+    first.writer_fence(NodeId(2)).await.unwrap();
+    first.writer_fence(NodeId(2)).await.unwrap();
+    assert_eq!(second.put_version(in_session(2, session)).await, Err(MetadataError::Fenced));
+    assert_eq!(value(&cluster.store(3), bucket, "k").await, Ok(1));
+    // Node 2 has noticed by the refusal.
+    assert_eq!(second.put_version(in_session(3, session)).await, Err(MetadataError::Fenced), "not in the next session");
+    let next = second.writer_session().await.unwrap();
+    assert!(next > session);
+    second.put_version(in_session(4, next)).await.unwrap();
+    assert_eq!(value(&cluster.store(3), bucket, "k").await, Ok(4));
+    // The new session is barred in its turn.
+    first.writer_fence(NodeId(2)).await.unwrap();
+    assert_eq!(second.put_version(in_session(5, next)).await, Err(MetadataError::Fenced));
+    cluster.stop().await;
+}
+
 fn rows(store: &MetadataStore) -> Vec<(Family, Vec<u8>, Vec<u8>)> {
     let view = store.inner.state.view();
     let mut found = Vec::new();

@@ -110,9 +110,12 @@ impl Group {
         // A blank entry committed and applied puts everything before it behind us.
         let recovered = tokio::time::timeout(RECOVERY_LIMIT, self.raft.write_blank()).await;
         recovered.map_err(|_| "replay took too long".to_owned())?.map_err(|e| e.to_string())?;
-        // What is published of the state follows a little later.
+        // What is published of state and members follows a little later; until then it would not count as alone.
         let published = self.raft.wait(Some(RECOVERY_LIMIT));
-        let leads = published.metrics(|m| m.state.is_leader(), "the lone voter says so").await;
+        let is_published = |m: &openraft::RaftMetrics<TypeConfig>| {
+            m.state.is_leader() && m.membership_config.membership().voter_ids().next().is_some()
+        };
+        let leads = published.metrics(is_published, "the lone voter says so").await;
         leads.map_err(|e| e.to_string())?;
         Ok(())
     }

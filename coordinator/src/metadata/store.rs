@@ -29,7 +29,7 @@ use holdfast_proto::manifest::{AccessKey, Bucket, ObjectVersion, Pair, Part, Seg
 use holdfast_proto::{BucketId, ClusterId, Epoch, NodeId, SegmentId, VersionId};
 use holdfast_transport::Transport;
 use parking_lot::{Mutex, RwLock};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
@@ -111,6 +111,8 @@ pub(super) struct Inner {
     pub(super) sequences: Sequences,
     /// The newest session that was announced in the root group.
     announced: AtomicU64,
+    /// Of each node the first session that is not barred in any range.
+    barred: Mutex<BTreeMap<u64, u64>>,
     pub(super) rounds: AllRounds,
     /// Nodes told by `set_nodes`; else those of the cluster map count.
     pub(super) nodes: RwLock<Vec<NodeRecord>>,
@@ -177,6 +179,7 @@ impl MetadataStore {
             staging,
             sequences: Sequences::new(node.0, opening),
             announced: AtomicU64::new(0),
+            barred: Mutex::default(),
             rounds: AllRounds::default(),
             nodes: RwLock::default(),
             turn: AtomicU64::new(0),

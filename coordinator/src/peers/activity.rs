@@ -14,7 +14,9 @@ use holdfast_proto::peer_rpc::{ActivityReply, ActivityRequest};
 use holdfast_proto::rpc::Rpc;
 use holdfast_proto::{Epoch, NodeId};
 use holdfast_transport::{CallOptions, Frame, Transport, TransportError};
+use parking_lot::Mutex;
 use prost::Message;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,12 +42,15 @@ pub struct ClusterActivity {
     pub transport: Arc<dyn Transport>,
     /// The others.
     pub others: CoordinatorList,
+    /// Those that did not answer last.
+    pub silent: Mutex<BTreeSet<NodeId>>,
 }
 
 #[async_trait]
 impl ActivitySource for ClusterActivity {
     async fn activity(&self, epoch: Epoch) -> Result<Activity, ActivityUnknown> {
         let others = (self.others)();
+        self.silent.lock().retain(|node| others.contains(node));
         let answers = join_all(others.iter().map(|&node| self.of_other(node, epoch))).await;
         let own_epoch = self.layout.current().table.epoch;
         if own_epoch < epoch {
@@ -66,7 +71,10 @@ impl ClusterActivity {
         let mut why = String::new();
         for _ in 0..TRIES {
             match self.ask(node, epoch).await {
-                Ok((known, activity)) if known >= epoch => return Ok(activity),
+                Ok((known, activity)) if known >= epoch => {
+                    self.silent.lock().remove(&node);
+                    return Ok(activity);
+                }
                 Ok((known, _)) => why = format!("it knows the cluster map of epoch {known} and not yet {epoch}"),
                 Err(error) => {
                     why = error.to_string();
@@ -78,7 +86,9 @@ impl ClusterActivity {
         let fenced = self.metadata.writer_fence(node).await;
         fenced
             .map_err(|e| ActivityUnknown { reason: format!("node {node}: {why}; it cannot be fenced either: {e}") })?;
-        tracing::info!(%node, why, "a coordinator does not tell what it writes: it is fenced");
+        if self.silent.lock().insert(node) {
+            tracing::warn!(%node, why, "a coordinator does not tell what it writes: what it has under way is barred");
+        }
         Ok(Activity::default())
     }
 

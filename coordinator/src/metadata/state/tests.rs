@@ -2,8 +2,8 @@
 
 use super::super::api::{ListRequest, ListVersionsRequest, VersionSelector};
 use super::super::command::{
-    BucketCreate, BucketFence, BucketRemove, Command, Conditions, Delete, Kind, PartPut, Put, RangeFence,
-    SegmentDurable, UploadCreate,
+    BucketCreate, BucketFence, BucketRemove, Command, Conditions, Delete, Kind, Once, PartPut, Put, RangeFence,
+    SegmentDurable, UploadCreate, WriterOpening,
 };
 use super::super::kv::memory::MemoryKv;
 use super::super::kv::{Family, KvView};
@@ -306,4 +306,34 @@ fn a_segment_that_belongs_to_another_object_is_refused() {
     assert!(apply(&kv, 1, 1, &Command { kind: Some(Kind::Put(stolen)), once: None }).unwrap().0.is_err());
     let owner = segment_record(&kv, SegmentId(id(1).0)).unwrap().unwrap().0;
     assert_eq!(owner.key, "a");
+}
+
+#[test]
+fn a_barred_session_writes_nothing_more() {
+    let mut kv = MemoryKv::default();
+    let mut number = 0;
+    let mut written = |kv: &mut MemoryKv, node: u64, opening: u64| {
+        number += 1;
+        let once = Once { node, opening, sequence: number, settled: 0 };
+        let command = Command { once: Some(once), ..put(number, "a", Versioning::Unversioned) };
+        let (result, batch) = apply(kv, 1, number, &command).unwrap();
+        kv.write(batch);
+        result.map(|_| ())
+    };
+    let bar = |kv: &mut MemoryKv, node, opening| {
+        carry_out(kv, Kind::WriterFence(WriterOpening { node, opening }));
+    };
+    // Of one that never wrote here, and of one that did; twice, and with an older bar after a newer one.
+    for node in [2, 3] {
+        if node == 3 {
+            assert_eq!(written(&mut kv, node, 4), Ok(()));
+        }
+        bar(&mut kv, node, 5);
+        bar(&mut kv, node, 5);
+        bar(&mut kv, node, 2);
+        assert_eq!(written(&mut kv, node, 4), Err(MetadataError::Fenced), "node {node}");
+        assert_eq!(written(&mut kv, node, 5), Ok(()), "node {node}");
+        assert_eq!(written(&mut kv, node, 4), Err(MetadataError::Fenced), "node {node}");
+    }
+    assert_eq!(written(&mut kv, 4, 1), Ok(()), "others go on");
 }

@@ -46,6 +46,9 @@ impl MetadataStore {
             None => return Ok(()),
         };
         let fence = WriterOpening { node: node.0, opening: opening + 1 };
+        if self.inner.barred.lock().get(&node.0).is_some_and(|barred| *barred >= fence.opening) {
+            return Ok(());
+        }
         let mut fenced = BTreeSet::new();
         loop {
             self.root_barrier().await?;
@@ -57,7 +60,11 @@ impl MetadataStore {
             if open.is_empty() {
                 // A child that the map does not show yet would have been left out.
                 return match is_splitting {
-                    false => Ok(()),
+                    false => {
+                        // Ranges split off later have it from their parents.
+                        self.inner.barred.lock().insert(fence.node, fence.opening);
+                        Ok(())
+                    }
                     true => Err(MetadataError::Unavailable { reason: "a range is being split just now".to_owned() }),
                 };
             }
