@@ -85,7 +85,10 @@ impl Group {
         if beginning == Beginning::Here {
             group.begin().await.map_err(&unavailable)?;
         }
-        if group.raft.voter_ids().eq([me]) {
+        // Asked of the core itself: what it publishes follows a little later.
+        let asked = group.raft.with_raft_state(|state| state.membership_state.effective().voter_ids().collect());
+        let voters: Vec<u64> = asked.await.map_err(|e| unavailable(e.to_string()))?;
+        if voters == [me] {
             group.recover_alone().await.map_err(&unavailable)?;
         }
         Ok(group)
