@@ -214,7 +214,7 @@ impl ReadHead {
         if self.damaged.len() > bytes.len() || self.damaged.iter().any(|&cell| !asked.contains(&u64::from(cell))) {
             return Err(Malformed::new("damaged cells that were not asked for"));
         }
-        if self.cell_hashes.len() % 32 != 0 {
+        if !self.cell_hashes.len().is_multiple_of(32) {
             return Err(Malformed::new(format!("{} bytes of hashes", self.cell_hashes.len())));
         }
         let cell_hashes = self.cell_hashes.chunks_exact(32).map(hash_from).collect::<Result<_, _>>()?;
