@@ -12,5 +12,8 @@ mod cluster_nodes;
 mod remote_node;
 mod remote_writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use cluster_nodes::{ClusterNodes, ClusterNodesOptions};
 pub use remote_node::RemoteNode;

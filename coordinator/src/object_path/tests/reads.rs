@@ -123,7 +123,8 @@ async fn a_backend_that_failed_is_not_asked_again_at_once() {
     world.node.take_reads();
     world.get_all(&version).await.unwrap();
     let slots: std::collections::BTreeSet<u8> = world.node.take_reads().iter().map(|read| read.0.slot.0).collect();
-    assert_eq!(slots, [0, 1, 3, 4].into());
+    // Which parity stands in is a matter of how quick each was before.
+    assert!(slots.len() == K && slots.is_superset(&[0, 1, 3].into()) && !slots.contains(&2), "{slots:?}");
 }
 
 #[tokio::test]
