@@ -126,15 +126,7 @@ async fn execute_first_start(
     let layout = initial_layout(scheme, PG_COUNT, &promise, &topology)
         .map_err(|e| first_start::failed(format!("place the shards: {e}")))?;
     let backends = plan.backends.iter().map(first_start::PlannedBackend::record).collect();
-    let map = ClusterMap {
-        cluster,
-        nodes: Vec::new(),
-        backends,
-        table: layout.table,
-        promise: Promise::default(),
-        is_promise_chosen: false,
-        proof: Some(layout.proof),
-    };
+    let map = ClusterMap { backends, proof: Some(layout.proof), ..ClusterMap::new(cluster, layout.table) };
     metadata.cluster_map_set(Epoch(0), map.clone()).await.map_err(|e| failed("write the first cluster map", &e))?;
     Plan::forget(lock.path())?;
     tracing::info!(%cluster, scheme = %shape, backends = map.backends.len(), "a new store is made");

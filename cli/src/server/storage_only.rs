@@ -10,7 +10,6 @@ use super::startup::{failed, open_node, report_backends};
 use crate::failure::Failure;
 use holdfast_coordinator::layout::Layout;
 use holdfast_coordinator::metadata::ClusterMap;
-use holdfast_placement::Promise;
 use holdfast_proto::pg_table::PgTable;
 use holdfast_proto::rpc::{Plane, Rpc};
 use holdfast_proto::{Epoch, NodeId};
@@ -66,15 +65,7 @@ pub(crate) async fn start(
     // Until a map comes: the nodes that were last known, at an epoch that every map is newer than.
     let table = PgTable { epoch: Epoch(0), scheme: [0; 4], pgs: Vec::new() };
     let nodes = network.files.nodes()?;
-    let layout = Layout::new(ClusterMap {
-        cluster,
-        nodes,
-        backends: Vec::new(),
-        table,
-        promise: Promise::default(),
-        is_promise_chosen: false,
-        proof: None,
-    });
+    let layout = Layout::new(ClusterMap { nodes, ..ClusterMap::new(cluster, table) });
     let own = network.own();
     let known = layout.clone();
     let coordinators = move || -> Vec<NodeId> { map_watch::coordinators(&known.current().nodes, own) };

@@ -35,15 +35,7 @@ impl Metadata for FakeMetadata {
             return Err(MetadataError::Unavailable { reason: "log disk gone".into() });
         }
         let table = PgTable { epoch: Epoch(1), scheme: [0; 4], pgs: Vec::new() };
-        Ok(Some(ClusterMap {
-            cluster: ClusterId::default(),
-            nodes: Vec::new(),
-            backends: Vec::new(),
-            table,
-            promise: Default::default(),
-            is_promise_chosen: false,
-            proof: None,
-        }))
+        Ok(Some(ClusterMap::new(ClusterId::default(), table)))
     }
     async fn cluster_map_set(&self, _: Epoch, _: ClusterMap) -> MetadataResult<()> {
         not_asked()

@@ -74,15 +74,7 @@ impl World {
             joined_ms: 0,
         };
         let table = PgTable { epoch: Epoch(1), scheme: [0x1d, 1, 4, 2], pgs: Vec::new() };
-        let map = ClusterMap {
-            cluster: CLUSTER,
-            nodes: (1..=nodes).map(record).collect(),
-            backends: Vec::new(),
-            table,
-            promise: Default::default(),
-            is_promise_chosen: false,
-            proof: None,
-        };
+        let map = ClusterMap { nodes: (1..=nodes).map(record).collect(), ..ClusterMap::new(CLUSTER, table) };
         let network = LocalNetwork::new(LocalOptions { seed: 5, ..LocalOptions::default() });
         let mut world = Self { network, map, watches: BTreeMap::new(), cancel: CancellationToken::new() };
         (1..=nodes).for_each(|node| world.start(NodeId(node)));

@@ -60,15 +60,7 @@ async fn world(backends: usize, segments: u64, options: MaintenanceOptions, befo
         Pg { committed: list.clone(), target: list }
     };
     let table = PgTable { epoch: Epoch(1), scheme: SCHEME, pgs: (0..PG_COUNT as usize).map(pg).collect() };
-    let map = ClusterMap {
-        cluster: CLUSTER,
-        nodes: Vec::new(),
-        backends: ids.iter().zip(1..).map(record).collect(),
-        table,
-        promise: Default::default(),
-        is_promise_chosen: false,
-        proof: None,
-    };
+    let map = ClusterMap { backends: ids.iter().zip(1..).map(record).collect(), ..ClusterMap::new(CLUSTER, table) };
     let metadata = Arc::new(FakeMetadata::default());
     *metadata.map.lock() = Some(map.clone());
     let layout = Layout::new(map);

@@ -212,15 +212,7 @@ mod tests {
 
     fn map(nodes: Vec<NodeRecord>) -> ClusterMap {
         let table = PgTable { epoch: Epoch(3), scheme: [0; 4], pgs: Vec::new() };
-        ClusterMap {
-            cluster: ClusterId([1; 16]),
-            nodes,
-            backends: Vec::new(),
-            table,
-            promise: Default::default(),
-            is_promise_chosen: false,
-            proof: None,
-        }
+        ClusterMap { nodes, ..ClusterMap::new(ClusterId([1; 16]), table) }
     }
 
     fn announced(id: u8, fresh: bool) -> Announced {

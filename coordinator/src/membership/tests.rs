@@ -40,15 +40,7 @@ impl World {
         let options = MetadataOptions { directory: directory.path().to_owned(), new_cluster_id: CLUSTER };
         let metadata = Arc::new(MetadataStore::open(options).await.unwrap());
         let table = PgTable { epoch: Epoch(1), scheme: [0; 4], pgs: Vec::new() };
-        let map = ClusterMap {
-            cluster: CLUSTER,
-            nodes: Vec::new(),
-            backends: Vec::new(),
-            table,
-            promise: Default::default(),
-            is_promise_chosen: false,
-            proof: None,
-        };
+        let map = ClusterMap::new(CLUSTER, table);
         metadata.cluster_map_set(Epoch(0), map).await.unwrap();
         let now = Arc::new(AtomicU64::new(START));
         // Two coordinators on the same metadata: whatever one decides the other must not contradict.

@@ -412,6 +412,14 @@ pub struct ClusterMap {
     pub proof: Option<Proof>,
 }
 
+impl ClusterMap {
+    /// A map without nodes and backends, that was told no promise.
+    pub fn new(cluster: ClusterId, table: PgTable) -> Self {
+        let (nodes, backends, promise) = (Vec::new(), Vec::new(), Promise::default());
+        Self { cluster, nodes, backends, table, promise, is_promise_chosen: false, proof: None }
+    }
+}
+
 /// The metadata of the store.
 #[async_trait]
 pub trait Metadata: Send + Sync + 'static {

@@ -53,7 +53,7 @@ fn node(script: Script) -> (RemoteNode, Arc<Scripted>) {
     network.join(identity(NodeId(2)), scripted.clone());
     let transport = Arc::new(network.join(identity(NodeId(1)), scripted.clone()));
     let table = PgTable { epoch: Epoch(7), scheme: [0x1d, 1, 4, 2], pgs: Vec::new() };
-    let layout = Layout::new(ClusterMap { cluster: CLUSTER, nodes: Vec::new(), backends: Vec::new(), table });
+    let layout = Layout::new(ClusterMap::new(CLUSTER, table));
     (RemoteNode::new(transport, NodeId(1), NodeId(2), layout), scripted)
 }
 
@@ -172,7 +172,7 @@ async fn a_silent_node_costs_its_deadline_and_no_second_one() {
     network.join(identity(NodeId(2)), Arc::new(Silent));
     let transport = Arc::new(network.join(identity(NodeId(1)), Arc::new(Silent)));
     let table = PgTable { epoch: Epoch(7), scheme: [0x1d, 1, 4, 2], pgs: Vec::new() };
-    let layout = Layout::new(ClusterMap { cluster: CLUSTER, nodes: Vec::new(), backends: Vec::new(), table });
+    let layout = Layout::new(ClusterMap::new(CLUSTER, table));
     let silent = RemoteNode::new(transport, NodeId(1), NodeId(2), layout);
     let started = Instant::now();
     assert!(matches!(silent.stat_shard(BACKEND, shard(1)).await, Err(ShardError::Unavailable { .. })));

@@ -74,15 +74,7 @@ fn cluster_map(epoch: u64) -> ClusterMap {
         intent: BackendIntent::Active,
         node: node_id(number),
     };
-    ClusterMap {
-        cluster: ClusterId([3; 16]),
-        nodes: Vec::new(),
-        backends: (0..N + 2).map(record).collect(),
-        table,
-        promise: Default::default(),
-        is_promise_chosen: false,
-        proof: None,
-    }
+    ClusterMap { backends: (0..N + 2).map(record).collect(), ..ClusterMap::new(ClusterId([3; 16]), table) }
 }
 
 /// The node that has backend `number`.
