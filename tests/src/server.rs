@@ -272,8 +272,14 @@ pub fn raw_request(address: SocketAddr, request: &[u8]) -> Option<Vec<u8>> {
     (!answer.is_empty()).then_some(answer)
 }
 
-/// Removes a directory that a running server may still be writing into.
+/// Removes a directory that a running server may still be writing into. It is gone from its place at once, as a disk is:
+/// half removed it would look like a damaged one, to a probe at that moment.
 pub fn remove_directory(path: &Path) {
+    let aside = path.with_extension("removed");
+    let path = match fs::rename(path, &aside) {
+        Ok(()) => aside.as_path(),
+        Err(_) => path,
+    };
     for _ in 0..50 {
         match fs::remove_dir_all(path) {
             Ok(()) => return,
