@@ -401,7 +401,6 @@ async fn a_lost_voter_is_replaced_while_writes_go_on() {
     cluster.stop().await;
 }
 
-/// All rows of a node's state but those that say how far it has come.
 /// What a coordinator began before it was taken for dead cannot become visible afterwards, whoever asks; what it begins
 /// then can.
 #[tokio::test(start_paused = true)]
@@ -430,6 +429,7 @@ async fn what_was_begun_before_a_coordinator_was_barred_stays_unseen() {
     cluster.stop().await;
 }
 
+/// All rows of a node's state but those that say how far it has come.
 fn rows(store: &MetadataStore) -> Vec<(Family, Vec<u8>, Vec<u8>)> {
     let view = store.inner.state.view();
     let mut found = Vec::new();

@@ -92,6 +92,11 @@ impl Batch {
     pub(super) fn delete(&mut self, family: Family, key: Vec<u8>) {
         self.writes.push((family, key, None));
     }
+
+    /// Whether it writes that row.
+    pub(super) fn puts(&self, family: Family, key: &[u8]) -> bool {
+        self.writes.iter().any(|(of, written, value)| *of == family && written == key && value.is_some())
+    }
 }
 
 #[cfg(test)]

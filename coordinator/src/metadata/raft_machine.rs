@@ -192,7 +192,12 @@ impl StateMachine {
             _ => None,
         };
         let split = match kind {
-            Some(Kind::RangeSplit(split)) if has_changed => Some(split.child),
+            // Not the second time: the child has come further by then.
+            Some(Kind::RangeSplit(split))
+                if batch.puts(Family::Groups, &keys::group_row(split.child, keys::RANGE_ROW)) =>
+            {
+                Some(split.child)
+            }
             _ => None,
         };
         if let Some(child) = split {

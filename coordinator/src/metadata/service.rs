@@ -176,7 +176,12 @@ async fn propose(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
     let command = Command::decode(call.payload).map_err(|e| malformed(&e.to_string()))?;
     let Some(group) = inner.groups.get(call.group) else { return Ok(outcome(GroupOutcome::NotHere(Nothing {}))) };
     if let Err(refused) = inner.admit(command.kind.as_ref()) {
-        return Ok(outcome(GroupOutcome::Answer(head(&WireAnswer::of(&Err(refused))))));
+        // What this node has no room for may be in the log already, by an earlier try: that is no answer to a command that
+        // is retried, for its proposer would delete what it refers to.
+        return Ok(outcome(match command.once {
+            Some(_) => GroupOutcome::Failed(refused.to_string()),
+            None => GroupOutcome::Answer(head(&WireAnswer::of(&Err(refused)))),
+        }));
     }
     Ok(match group.propose(command).await {
         Ordered::Answered(answer) => outcome(GroupOutcome::Answer(head(&WireAnswer::of(&answer)))),

@@ -392,7 +392,9 @@ pub(super) fn clear(store: &StateStore, group: u32) -> KvResult<()> {
     for family in [Family::Garbage, Family::Groups] {
         delete_where(store, family, &own, &mut |key| {
             let row = key.strip_prefix(own.as_slice())?;
-            Some(family != Family::Groups || !is_local(row))
+            // The bounds stay until the snapshot's own replace them: without them a crash midway would leave a first range
+            // that seems to hold everything, and the next try would clear all ranges of this machine.
+            Some(family != Family::Groups || !(is_local(row) || row == keys::RANGE_ROW.as_bytes()))
         })?;
     }
     Ok(())

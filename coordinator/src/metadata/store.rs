@@ -256,6 +256,12 @@ impl MetadataStore {
         members.into_iter().flat_map(|members| members.voters).map(NodeId).collect()
     }
 
+    /// How far this node's copy of the root group has got, as an index of its log. While it stays the same, so does what
+    /// [`Self::known_cluster_map`] gives.
+    pub fn root_applied(&self) -> u64 {
+        self.inner.groups.get(ROOT).map_or(0, |root| root.state().applied_index())
+    }
+
     /// The cluster map as this node's copy of the root group has it: behind by the time a message takes.
     pub fn known_cluster_map(&self) -> MetadataResult<Option<ClusterMap>> {
         state::cluster_map_row(self.inner.state.as_ref()).map_err(state_error)

@@ -28,7 +28,7 @@ pub(super) use uploads::{list_parts, load_upload};
 pub(super) use writers::writer_opening;
 
 /// Applies one command to the state that `view` shows. An error in the outer result means the state cannot be read;
-/// a refusal is an inner one and leaves the batch empty. `index` is that of the command in the group's log.
+/// a refusal is an inner one, and the batch then holds nothing but that answer, for retries. `index` is that of the command in the group's log.
 pub(super) fn apply<V: KvView>(view: &V, range: u32, index: u64, command: &Command) -> KvResult<(ApplyResult, Batch)> {
     let view = RangeView::of_group(view, range)?;
     let mut apply = Apply { view: &view, range, index, batch: Batch::default(), next_garbage: None };
@@ -41,16 +41,18 @@ pub(super) fn apply<V: KvView>(view: &V, range: u32, index: u64, command: &Comma
         Some(kind) if !ranges::is_within(view.bounds(), kind) => Ok(Reply::WrongRange),
         _ => apply.run(command),
     };
-    match result {
-        Ok(reply) => {
-            if let Some(once) = &command.once {
-                apply.remember_answer(once, &reply)?;
-            }
-            Ok((Ok(reply), apply.batch))
+    let result = match result {
+        Ok(reply) => Ok(reply),
+        Err(Refusal::State(error)) => return Err(error),
+        Err(Refusal::Caller(error)) => {
+            apply.batch = Batch::default();
+            Err(error)
         }
-        Err(Refusal::State(error)) => Err(error),
-        Err(Refusal::Caller(error)) => Ok((Err(error), Batch::default())),
+    };
+    if let Some(once) = &command.once {
+        apply.remember_answer(once, &result)?;
     }
+    Ok((result, apply.batch))
 }
 
 /// Why a command was not carried out: its caller's fault, or the state cannot be read.

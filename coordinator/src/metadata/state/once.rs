@@ -1,15 +1,15 @@
 //! Retries that are applied once: a command carries who proposes it and a number, and the group keeps the answer until its
 //! proposer says that it has it.
 //!
-//! Only commands that changed something are remembered: one that was refused may be judged again, for it is then as if
-//! the first had never been. A process whose node has started another since is refused, so what is remembered of it can go.
+//! Refusals are remembered, too: whoever was refused acts on it, so a copy of the command that is ordered later must not
+//! be judged anew. Only what belongs into another range is not: it is asked there. A process whose node has started another since is refused, so what is remembered of it can go.
 //!
 //! **Invariant:** a command is carried out at most once, however often it is in the log (`retries_are_applied_once`).
 
 use super::super::api::{MetadataError, VersionSelector};
 use super::super::command::{ApplyResult, Command, Kind, Once, Reply};
 use super::super::keys;
-use super::super::kv::{Batch, Family, KvError, KvResult, KvView, Scan};
+use super::super::kv::{Batch, Family, KvResult, KvView, Scan};
 use super::super::wire_answer::WireAnswer;
 use super::{Apply, decode, find_version, version_of};
 use holdfast_proto::BucketId;
@@ -47,13 +47,15 @@ impl<V: KvView> Apply<'_, V> {
         let row = keys::once_answer(self.range, once.node, once.sequence);
         let Some(stored) = self.view.get(Family::Groups, &row)? else { return Ok(None) };
         let answer: WireAnswer = decode(Family::Groups, &stored)?;
-        let reply = answer.into_result().map_err(|e| KvError { reason: e.to_string() })?;
-        Ok(Some(Ok(self.in_full(reply, command)?)))
+        Ok(Some(match answer.into_result() {
+            Ok(reply) => Ok(self.in_full(reply, command)?),
+            Err(refused) => Err(refused),
+        }))
     }
 
     /// Keeps the answer, forgets some that are settled.
-    pub(super) fn remember_answer(&mut self, once: &Once, reply: &Reply) -> KvResult<()> {
-        if matches!(reply, Reply::WrongRange) {
+    pub(super) fn remember_answer(&mut self, once: &Once, result: &ApplyResult) -> KvResult<()> {
+        if matches!(result, Ok(Reply::WrongRange)) {
             return Ok(());
         }
         let client = keys::once_client(self.range, once.node);
@@ -66,7 +68,7 @@ impl<V: KvView> Apply<'_, V> {
             self.batch.put(Family::Groups, client, row.encode_to_vec());
         }
         let row = keys::once_answer(self.range, once.node, once.sequence);
-        let answer = WireAnswer::of(&Ok(in_short(reply))).encode_to_vec();
+        let answer = WireAnswer::of(&result.as_ref().map(in_short).map_err(Clone::clone)).encode_to_vec();
         self.batch.put(Family::Groups, row, answer);
         Ok(())
     }
@@ -144,7 +146,7 @@ pub(super) fn copy_to_child<V: KvView>(view: &V, batch: &mut Batch, parent: &[u8
 mod tests {
     use super::super::apply;
     use super::*;
-    use crate::metadata::api::Preconditions;
+    use crate::metadata::api::{EtagCondition, Preconditions};
     use crate::metadata::command::{Put, RangeSplit};
     use crate::metadata::kv::memory::MemoryKv;
     use holdfast_proto::VersionId;
@@ -194,6 +196,25 @@ mod tests {
         assert_eq!(kept, 2, "the process and its one open command");
     }
 
+    /// Its proposer deletes what a refused command refers to; so a second copy of it in the log must stay refused.
+    #[test]
+    fn a_refusal_is_not_judged_anew() {
+        let mut kv = MemoryKv::default();
+        run(&mut kv, 1, put(1, "k"), once(1, 5, 5)).unwrap();
+        let if_absent = |number| {
+            let Kind::Put(put) = put(number, "k") else { unreachable!() };
+            let conditions = Preconditions { if_none_match: Some(EtagCondition::Any), ..Preconditions::default() };
+            Kind::Put(Put { conditions: (&conditions).into(), ..put })
+        };
+        let refused = run(&mut kv, 1, if_absent(2), once(1, 6, 5));
+        assert!(matches!(refused, Err(MetadataError::PreconditionFailed { .. })), "{refused:?}");
+        let mut gone = kv.clone();
+        gone.map.retain(|(family, _), _| *family == Family::Groups);
+        assert_eq!(run(&mut gone, 1, if_absent(2), once(1, 6, 5)), refused);
+        assert_eq!(etag(&gone), "");
+        run(&mut gone, 1, if_absent(3), once(1, 7, 5)).unwrap();
+    }
+
     #[test]
     fn what_is_kept_is_bounded_by_what_is_open() {
         let mut kv = MemoryKv::default();
@@ -211,7 +232,10 @@ mod tests {
         let border = keys::object(BucketId(1), "b");
         let split = Kind::RangeSplit(RangeSplit { child: 2, border: border.into() });
         assert_eq!(run(&mut kv, 1, split.clone(), None), Ok(Reply::Range(2)));
-        assert_eq!(run(&mut kv, 1, split, None), Ok(Reply::Range(2)), "once more");
+        assert_eq!(run(&mut kv, 1, split.clone(), None), Ok(Reply::Range(2)), "once more");
+        let (again, batch) = apply(&kv, 1, 8, &Command { kind: Some(split), once: once(7, 1, 1) }).unwrap();
+        assert_eq!(again, Ok(Reply::Range(2)));
+        assert!(!batch.puts(Family::Groups, &keys::group_row(2, keys::RANGE_ROW)), "the child is left alone");
         assert_eq!(run(&mut kv, 1, put(9, "k"), once(1, 6, 5)), Ok(Reply::WrongRange));
         assert_eq!(run(&mut kv, 2, put(9, "a"), once(1, 6, 5)), Ok(Reply::WrongRange));
         assert_eq!(run(&mut kv, 2, put(1, "k"), once(1, 5, 5)), first);

@@ -115,7 +115,7 @@ impl Inner {
             tries += 1;
             let here = self.groups.get(group).filter(|_| target.is_none() && tries % ASK_OTHERS_EACH != 0);
             let tried = match here {
-                Some(here) => self.order_here(&here, kind, sequence).await?,
+                Some(here) => self.order_here(&here, kind, sequence, tries == 1).await?,
                 None => self.order_there(group, target, kind, sequence).await,
             };
             let reason = match tried {
@@ -143,16 +143,18 @@ impl Inner {
         }
     }
 
-    /// Without a number where nobody else could have ordered it: a lone voter knows what became of it.
+    /// Without a number where nobody else can have ordered it, or ever will: a lone voter knows what became of it. A try
+    /// before this one may have been ordered by others, while there were some.
     async fn order_here(
         &self,
         here: &Group,
         kind: &Kind,
         sequence: &Sequence<'_>,
+        is_first: bool,
     ) -> MetadataResult<Try<MetadataResult<Reply>>> {
         here.check_lone()?;
         let is_lone = here.is_lone();
-        let once = (!is_lone).then(|| sequence.once());
+        let once = (!is_lone || !is_first).then(|| sequence.once());
         let command = Command { kind: Some(kind.clone()), once };
         let ordered = match is_lone {
             true => here.propose(command).await,
