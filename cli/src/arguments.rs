@@ -198,6 +198,9 @@ pub(crate) enum BackendVerb {
         /// A short name; chosen when absent.
         #[arg(long)]
         name: Option<String>,
+        /// The storage node it is on, by name or number; needed where there are several.
+        #[arg(long)]
+        node: Option<String>,
     },
     /// Move everything off a backend. It can be removed once `backend list` shows it as drained.
     Drain {

@@ -294,15 +294,26 @@ pub trait NodeClient: Send + Sync + 'static {
 
     /// Frees shards. One that is not there is fine. Durable before any later crash can bring it back is not promised:
     /// a shard that comes back is an orphan and is swept.
-    async fn delete_shards(&self, backend: BackendId, shards: Vec<ShardId>) -> Result<(), ShardError>;
+    ///
+    /// `superseded_by` is the epoch of the cluster map by which the shards are no longer wanted here, though their segment
+    /// is. A node that was listed by a newer map refuses: whoever listed it may count on them. `None` for shards of
+    /// segments that nobody owns.
+    async fn delete_shards(
+        &self,
+        backend: BackendId,
+        shards: Vec<ShardId>,
+        superseded_by: Option<Epoch>,
+    ) -> Result<(), ShardError>;
 
-    /// Up to `limit` shards of `pg` after `after` in id order.
+    /// Up to `limit` shards of `pg` after `after` in id order. From the answer on, deletions by a map older than `epoch`
+    /// are refused, also after a restart.
     async fn list_shards(
         &self,
         backend: BackendId,
         pg: PgId,
         after: Option<ShardId>,
         limit: usize,
+        epoch: Epoch,
     ) -> Result<Vec<ShardStat>, ShardError>;
 
     /// Verifies up to about `budget_bytes` of shards after `after`.

@@ -29,7 +29,7 @@ pub struct Fence {
     /// A write ended.
     ended: Notify,
     /// One raise at a time.
-    raising: tokio::sync::Mutex<()>,
+    raising: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct State {
@@ -59,7 +59,7 @@ impl Fence {
         };
         let state = State { announced: epoch, in_force: epoch, finishing: BTreeMap::new() };
         let state = Mutex::new(state);
-        Ok(Arc::new(Self { file, state, ended: Notify::new(), raising: tokio::sync::Mutex::default() }))
+        Ok(Arc::new(Self { file, state, ended: Notify::new(), raising: Arc::default() }))
     }
 
     /// The minimum that is in force.
@@ -92,17 +92,22 @@ impl Fence {
     /// # Errors
     /// It could not be made durable; it holds for this process then, but is not in force.
     pub async fn raise(self: &Arc<Self>, minimum: Epoch) -> io::Result<()> {
+        if self.in_force() >= minimum {
+            return Ok(());
+        }
         {
             let mut state = self.state.lock();
             state.announced = state.announced.max(minimum);
         }
-        let _one_at_a_time = self.raising.lock().await;
+        let one_at_a_time = self.raising.clone().lock_owned().await;
         if self.in_force() >= minimum {
             return Ok(());
         }
+        let mut _kept = None;
         if let Some(file) = self.file.clone() {
-            let storing = tokio::task::spawn_blocking(move || store(&file, minimum));
-            storing.await.map_err(io::Error::other)??;
+            // The turn goes with the write: it ends when the file is whole, though the caller may be gone by then.
+            let storing = tokio::task::spawn_blocking(move || store(&file, minimum).map(|()| one_at_a_time));
+            _kept = Some(storing.await.map_err(io::Error::other)??);
         }
         while !self.try_enforce(minimum) {
             // An end between the look and this wait is kept for it.

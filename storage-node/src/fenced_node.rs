@@ -1,7 +1,9 @@
-//! A node behind its fence: shards placed by a map that is too old are neither begun nor finished. Calls of this process
-//! and of others go through it alike.
+//! A node behind its fences: shards placed by a map that is too old are neither begun nor finished, and none is deleted by
+//! a map that is older than one by which the node was listed since. Calls of this process and of others go through it alike.
 //!
 //! **Invariant:** while the fence is in force at e, no shard begun by an older epoch becomes durable.
+//! **Invariant:** what a listing by epoch e has shown is not deleted as superseded by an older map
+//! (`what_was_listed_is_not_deleted_by_an_older_map`).
 
 use crate::fence::{Fence, Passage};
 use async_trait::async_trait;
@@ -15,6 +17,8 @@ use std::sync::Arc;
 pub struct FencedNode {
     inner: Arc<dyn NodeClient>,
     fence: Arc<Fence>,
+    /// Raised by listings, asked by deletions.
+    listed: Arc<Fence>,
 }
 
 struct FencedWriter {
@@ -25,9 +29,9 @@ struct FencedWriter {
 }
 
 impl FencedNode {
-    /// Puts `fence` in front of `inner`.
-    pub fn new(inner: Arc<dyn NodeClient>, fence: Arc<Fence>) -> Self {
-        Self { inner, fence }
+    /// Puts `fence` in front of writes to `inner`, and `listed` in front of deletions.
+    pub fn new(inner: Arc<dyn NodeClient>, fence: Arc<Fence>, listed: Arc<Fence>) -> Self {
+        Self { inner, fence, listed }
     }
 
     /// The fence.
@@ -84,8 +88,22 @@ impl NodeClient for FencedNode {
     async fn stat_shard(&self, backend: BackendId, shard: ShardId) -> Result<Option<ShardStat>, ShardError> {
         self.inner.stat_shard(backend, shard).await
     }
-    async fn delete_shards(&self, backend: BackendId, shards: Vec<ShardId>) -> Result<(), ShardError> {
-        self.inner.delete_shards(backend, shards).await
+    async fn delete_shards(
+        &self,
+        backend: BackendId,
+        shards: Vec<ShardId>,
+        superseded_by: Option<Epoch>,
+    ) -> Result<(), ShardError> {
+        let Some(epoch) = superseded_by else { return self.inner.delete_shards(backend, shards, None).await };
+        let passage = self.listed.pass(epoch)?;
+        // A disk goes on with what it has begun when nobody waits any more; so the passage lasts until it has ended.
+        let inner = self.inner.clone();
+        let deleting = tokio::spawn(async move {
+            let deleted = inner.delete_shards(backend, shards, Some(epoch)).await;
+            drop(passage);
+            deleted
+        });
+        deleting.await.map_err(|error| ShardError::Unavailable { backend, reason: error.to_string() })?
     }
     async fn list_shards(
         &self,
@@ -93,8 +111,13 @@ impl NodeClient for FencedNode {
         pg: PgId,
         after: Option<ShardId>,
         limit: usize,
+        epoch: Epoch,
     ) -> Result<Vec<ShardStat>, ShardError> {
-        self.inner.list_shards(backend, pg, after, limit).await
+        self.listed.raise(epoch).await.map_err(|error| ShardError::Unavailable {
+            backend,
+            reason: format!("keep the epoch of a listing: {error}"),
+        })?;
+        self.inner.list_shards(backend, pg, after, limit, epoch).await
     }
     async fn scrub_shards(
         &self,

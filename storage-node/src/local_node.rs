@@ -206,7 +206,12 @@ impl NodeClient for LocalNode {
         self.watch_error(self.backend(backend)?.stat(shard).await)
     }
 
-    async fn delete_shards(&self, backend: BackendId, shards: Vec<ShardId>) -> Result<(), ShardError> {
+    async fn delete_shards(
+        &self,
+        backend: BackendId,
+        shards: Vec<ShardId>,
+        _: Option<Epoch>,
+    ) -> Result<(), ShardError> {
         self.watch_error(self.backend(backend)?.delete(shards).await)
     }
 
@@ -216,6 +221,7 @@ impl NodeClient for LocalNode {
         pg: PgId,
         after: Option<ShardId>,
         limit: usize,
+        _: Epoch,
     ) -> Result<Vec<ShardStat>, ShardError> {
         self.watch_error(self.backend(backend)?.list(pg, after, limit).await)
     }

@@ -269,7 +269,7 @@ async fn a_new_backend_needs_a_place_of_its_own_and_outlives_a_restart() {
     }
     let added = node.add_backend(NodeId::FIRST, &place.location("new/d2"), "d2").await.unwrap();
     put(&node, added.id, shard(7)).await.unwrap();
-    let listed = node.list_shards(added.id, PgId(1), None, 10).await.unwrap();
+    let listed = node.list_shards(added.id, PgId(1), None, 10, Epoch(1)).await.unwrap();
     assert_eq!(listed.len(), 1);
     node.shutdown().await;
 

@@ -33,6 +33,16 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], readers: Readers) -> std::io::R
     sync_parent(path)
 }
 
+/// Makes a directory in one that is there; one that is there already is fine. On return it is on stable storage.
+pub(crate) fn make_directory(path: &Path) -> std::io::Result<()> {
+    match fs::create_dir(path) {
+        Ok(()) => sync_parent(path),
+        // Made by a process that may have been cut off before it synced.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => sync_parent(path),
+        Err(error) => Err(error),
+    }
+}
+
 /// Removes a file; one that is not there is fine. On return it stays removed.
 pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
     match fs::remove_file(path) {

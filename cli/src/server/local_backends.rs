@@ -10,7 +10,7 @@ use super::startup::{failed, open_node, wait_for_map};
 use crate::failure::Failure;
 use holdfast_backends::DiskBackend;
 use holdfast_codec::Scheme;
-use holdfast_coordinator::metadata::{ClusterMap, Metadata};
+use holdfast_coordinator::metadata::{ClusterMap, Metadata, MetadataStore};
 use holdfast_placement::{Candidate, CandidateRole, Promise, Topology, initial_layout};
 use holdfast_proto::cluster::Role;
 use holdfast_proto::node::{BackendHealth, NodeClient};
@@ -31,15 +31,16 @@ pub(crate) type Opened = (Option<Arc<LocalNode>>, ClusterMap);
 pub(crate) async fn of_joined_node(
     config: &ServerConfig,
     member: &Member,
-    metadata: &dyn Metadata,
+    store: &MetadataStore,
 ) -> Result<Opened, Failure> {
-    let Some(network) = member.network.as_deref().filter(|network| network.identity.roles.has(Role::Storage)) else {
-        return Ok((None, wait_for_map(metadata).await));
+    let network = member.network.as_deref();
+    let Some(storage) = network.filter(|network| network.identity.roles.has(Role::Storage)) else {
+        return Ok((None, wait_for_map(store, network).await));
     };
-    let cluster = network.identity.cluster;
-    let specs = backend_list::ensure(config, &network.files, cluster, network.clock.now_ms())?;
+    let cluster = storage.identity.cluster;
+    let specs = backend_list::ensure(config, &storage.files, cluster, storage.clock.now_ms())?;
     let node = open_node(cluster, specs).await;
-    Ok((Some(node), wait_for_map(metadata).await))
+    Ok((Some(node), wait_for_map(store, network).await))
 }
 
 /// A joined node whose list of backends follows what is added and removed.
@@ -53,13 +54,13 @@ pub(crate) async fn of_first_node(
     lock: &DataDirectory,
     member: &Member,
     cluster: ClusterId,
-    metadata: &dyn Metadata,
+    store: &MetadataStore,
     now_ms: u64,
 ) -> Result<Opened, Failure> {
-    let map = match &member.network {
+    let map = match member.network.as_deref() {
         // It has founded a cluster, so there is a map; the other voters may take a while to come.
-        Some(_) => Some(wait_for_map(metadata).await),
-        None => metadata.cluster_map().await.map_err(|e| failed("read the cluster map", &e))?,
+        Some(network) => Some(wait_for_map(store, Some(network)).await),
+        None => store.cluster_map().await.map_err(|e| failed("read the cluster map", &e))?,
     };
     if let Some(map) = map {
         Plan::forget(lock.path())?;
@@ -82,7 +83,7 @@ pub(crate) async fn of_first_node(
             plan
         }
     };
-    execute_first_start(plan, lock, cluster, metadata).await
+    execute_first_start(plan, lock, cluster, store).await
 }
 
 async fn execute_first_start(

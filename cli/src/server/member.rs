@@ -50,13 +50,13 @@ impl Member {
     }
 
     /// Makes a server that is alone the first node of a cluster, if it is to listen for others. Its metadata and map are
-    /// there.
+    /// there. Returns whether it did: the network is new then, and nothing is served on it yet.
     pub(crate) async fn found(
         &mut self,
         config: &ServerConfig,
         metadata: &dyn MembershipMetadata,
-    ) -> Result<(), Failure> {
-        let Some(listen) = config.cluster.listen.filter(|_| self.network.is_none()) else { return Ok(()) };
+    ) -> Result<bool, Failure> {
+        let Some(listen) = config.cluster.listen.filter(|_| self.network.is_none()) else { return Ok(false) };
         if !config.cluster.roles.has(Role::Coordinator) {
             let message = "the first node of a cluster is a coordinator";
             return Err(Failure::usage(Code::InvalidArgument, message).or_try("--role coordinator,storage"));
@@ -75,7 +75,8 @@ impl Member {
             Failure::new(Code::StartFailed, format!("make this server the first node of a cluster: {e}"))
         })?;
         self.files.keep_credentials(&credentials)?;
-        self.open_network(config, credentials)
+        self.open_network(config, credentials)?;
+        Ok(true)
     }
 
     fn open_network(

@@ -89,12 +89,13 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
     let (node, map) = match member.is_first() {
         true => {
             let cluster = store.cluster_id();
-            local_backends::of_first_node(&config, lock, &member, cluster, metadata.as_ref(), clock()).await?
+            local_backends::of_first_node(&config, lock, &member, cluster, &store, clock()).await?
         }
         false => local_backends::of_joined_node(&config, &member, &store).await?,
     };
-    member.found(&config, &store).await?;
-    serve_metadata(&member, &store);
+    if member.found(&config, &store).await? {
+        serve_metadata(&member, &store);
+    }
     let map = metadata.cluster_map().await.map_err(|e| failed("read the cluster map", &e))?.unwrap_or(map);
     let scheme = Scheme::from_code(map.table.scheme).map_err(|e| failed("read the cluster map's scheme", &e))?;
     let shape = SchemeShape { k: scheme.k(), m: scheme.m() };
@@ -118,7 +119,7 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
     let objects = ObjectPath::new(metadata.clone(), nodes.clone(), layout.clone(), object_options(&config), hints);
     let others = other_coordinators(&layout, member.own());
     let activity = ClusterActivity {
-        objects: objects.clone(),
+        own: Arc::new(objects.clone()),
         layout: layout.clone(),
         metadata: metadata.clone(),
         transport: member.late.clone(),
@@ -245,15 +246,26 @@ fn serve_metadata(member: &Member, store: &MetadataStore) {
     }
 }
 
-/// Waits for the cluster map, which a node that has just joined is sent.
-pub(crate) async fn wait_for_map(metadata: &dyn Metadata) -> ClusterMap {
+/// Waits for the cluster map, which a node that has just joined is sent. Whoever leads may be a node that this one has
+/// never heard of; it has heard of this one, and sends what it needs to be asked.
+pub(crate) async fn wait_for_map(store: &MetadataStore, network: Option<&Network>) -> ClusterMap {
     let mut complain_at = tokio::time::Instant::now() + MAP_COMPLAINT;
+    let epoch = |map: &ClusterMap| map.table.epoch;
+    // As old as this node's last moment, or older: the file of nodes knows better.
+    let mut met = store.known_cluster_map().ok().flatten().as_ref().map(epoch);
     loop {
-        let why = match metadata.cluster_map().await {
-            Ok(Some(map)) => return map,
-            Ok(None) => "it has not been sent yet".to_owned(),
-            Err(error) => error.to_string(),
+        let why = match tokio::time::timeout(MAP_COMPLAINT, store.cluster_map()).await {
+            Ok(Ok(Some(map))) => return map,
+            Ok(Ok(None)) => "it has not been sent yet".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the other coordinators do not answer".to_owned(),
         };
+        if let (Some(network), Ok(Some(known))) = (network, store.known_cluster_map())
+            && met < Some(epoch(&known))
+        {
+            met = Some(epoch(&known));
+            network.meet(&known.nodes);
+        }
         if tokio::time::Instant::now() >= complain_at {
             tracing::warn!(why, "waiting for the cluster map; are enough coordinators running and reachable?");
             complain_at += MAP_COMPLAINT;

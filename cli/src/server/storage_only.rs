@@ -38,8 +38,10 @@ pub(crate) fn serve_data(
     node: Arc<dyn holdfast_proto::node::NodeClient>,
     lock: &DataDirectory,
 ) -> Result<FencedNode, Failure> {
-    let fence = Fence::open(Some(lock.path().join("node").join("fence"))).map_err(|e| failed("read the fence", &e))?;
-    let fenced = FencedNode::new(node, fence);
+    let open = |name: &str| Fence::open(Some(lock.path().join("node").join(name)));
+    let fence = open("fence").map_err(|e| failed("read the fence", &e))?;
+    let listed = open("listed").map_err(|e| failed("read the epoch of the last listing", &e))?;
+    let fenced = FencedNode::new(node, fence, listed);
     let service = NodeService::new(network.own(), fenced.clone(), ServeLimits::default());
     network.services.serve(&data_rpcs(), Arc::new(service));
     Ok(fenced)

@@ -58,8 +58,8 @@ impl Context {
                 print(self.format, &answer, |a| backends::table(a, self.look))?;
                 return Ok(Exit::Ok);
             }
-            BackendVerb::Add { location, name } => {
-                self.client.backend_add(&BackendAdd { location: absolute(&location)?, name, node: None }).await?
+            BackendVerb::Add { location, name, node } => {
+                self.client.backend_add(&BackendAdd { location: absolute(&location)?, name, node }).await?
             }
             BackendVerb::Drain { backend } => self.client.backend_drain(&backend).await?,
             BackendVerb::Remove { backend } => {

@@ -22,6 +22,7 @@ pub(crate) struct FakeMetadata {
     pub(crate) keys: Mutex<BTreeMap<String, AccessKey>>,
     pub(crate) buckets: Mutex<BTreeMap<String, Bucket>>,
     pub(crate) down: Mutex<bool>,
+    pub(crate) fenced: Mutex<Vec<NodeId>>,
 }
 
 fn not_asked<T>() -> MetadataResult<T> {
@@ -89,7 +90,11 @@ impl Metadata for FakeMetadata {
     async fn writer_session(&self) -> MetadataResult<WriterSession> {
         Ok(WriterSession(1))
     }
-    async fn writer_fence(&self, _: NodeId) -> MetadataResult<()> {
+    async fn writer_fence(&self, node: NodeId) -> MetadataResult<()> {
+        if *self.down.lock() {
+            return Err(MetadataError::Unavailable { reason: "log disk gone".into() });
+        }
+        self.fenced.lock().push(node);
         Ok(())
     }
     async fn put_version(&self, _: PutVersion) -> MetadataResult<ObjectVersion> {
@@ -286,7 +291,7 @@ impl NodeClient for FakeOperations {
     async fn stat_shard(&self, backend: BackendId, _: ShardId) -> ShardResult<Option<ShardStat>> {
         Err(ShardError::NoSuchBackend { backend })
     }
-    async fn delete_shards(&self, backend: BackendId, _: Vec<ShardId>) -> ShardResult<()> {
+    async fn delete_shards(&self, backend: BackendId, _: Vec<ShardId>, _: Option<Epoch>) -> ShardResult<()> {
         Err(ShardError::NoSuchBackend { backend })
     }
     async fn list_shards(
@@ -295,6 +300,7 @@ impl NodeClient for FakeOperations {
         _: PgId,
         _: Option<ShardId>,
         _: usize,
+        _: Epoch,
     ) -> ShardResult<Vec<ShardStat>> {
         Err(ShardError::NoSuchBackend { backend })
     }

@@ -15,7 +15,7 @@ mod auth;
 mod buckets;
 mod cluster;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod health;
 mod keys;
 mod membership;

@@ -227,7 +227,7 @@ fn refuse_if_used(map: &ClusterMap, record: &BackendRecord, health: BackendHealt
 async fn refuse_if_holding(shared: &Shared, map: &ClusterMap, record: &BackendRecord) -> MaintenanceResult<()> {
     let pg_count = u32::try_from(map.table.pgs.len()).unwrap_or(u32::MAX);
     for pg in (0..pg_count).map(holdfast_proto::PgId) {
-        if !shared.node.list_shards(record.id, pg, None, 1).await?.is_empty() {
+        if !shared.node.list_shards(record.id, pg, None, 1, map.table.epoch).await?.is_empty() {
             shared.request_inventory(Doubt::None);
             return Err(MaintenanceError::Refused {
                 reason: format!("{} still holds shards", record.name),

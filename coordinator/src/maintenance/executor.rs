@@ -45,8 +45,7 @@ pub(crate) async fn repair_segment(shared: &Shared, item: &WorkItem) -> Outcome 
 
 async fn look_and_repair(shared: &Shared, item: &WorkItem) -> Result<Outcome, String> {
     // In this order: a write makes its record before it stops being in flight.
-    let writing = shared.activity().await.map(|activity| activity.writing);
-    let is_in_flight = writing.is_none_or(|writing| writing.contains_key(&item.segment));
+    let is_in_flight = shared.may_be_written(item.segment).await;
     let found = shared.metadata.segment_owner(item.segment).await.map_err(|e| format!("read its record: {e}"))?;
     let (owner, segment) = match found {
         _ if is_in_flight => return Ok(Outcome::BeingWritten),

@@ -226,7 +226,12 @@ impl NodeClient for FakeNode {
             Ok(found.map(|s| stat(shard, s.root, u64::try_from(s.bytes.len()).unwrap())))
         })
     }
-    async fn delete_shards(&self, backend: BackendId, shards: Vec<ShardId>) -> Result<(), ShardError> {
+    async fn delete_shards(
+        &self,
+        backend: BackendId,
+        shards: Vec<ShardId>,
+        _: Option<Epoch>,
+    ) -> Result<(), ShardError> {
         self.answer(backend).await;
         self.with(backend, false, |b| {
             for shard in &shards {
@@ -241,6 +246,7 @@ impl NodeClient for FakeNode {
         pg: PgId,
         after: Option<ShardId>,
         limit: usize,
+        _: Epoch,
     ) -> Result<Vec<ShardStat>, ShardError> {
         self.answer(backend).await;
         let once = self.on_list.lock().take();

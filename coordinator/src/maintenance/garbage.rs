@@ -92,7 +92,7 @@ async fn free(shared: &Shared, garbage: &[Garbage]) {
     }
     let calls = shards.into_iter().map(|(backend, shards)| async move {
         for some in shards.chunks(DELETE_BATCH) {
-            if let Err(error) = shared.node.delete_shards(backend, some.to_vec()).await {
+            if let Err(error) = shared.node.delete_shards(backend, some.to_vec(), None).await {
                 // Expected of a backend that takes no writes: its shards have no owner and are swept once it does.
                 tracing::debug!(%backend, %error, shards = some.len(), "free garbage");
             }

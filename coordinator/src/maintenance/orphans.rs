@@ -31,7 +31,7 @@ pub(crate) async fn sweep(shared: &Shared, unowned: Vec<Unowned>) -> BTreeMap<Ba
     let mut freed = BTreeMap::new();
     for (backend, shards) in orphans {
         let count = u64::try_from(shards.len()).unwrap_or(0);
-        match shared.node.delete_shards(backend, shards).await {
+        match shared.node.delete_shards(backend, shards, None).await {
             Ok(()) => {
                 metrics::counter!("holdfast_gc_orphan_shards_freed_total").increment(count);
                 tracing::info!(backend = %shared.backend_name(backend), shards = count, "orphans freed");
@@ -45,9 +45,10 @@ pub(crate) async fn sweep(shared: &Shared, unowned: Vec<Unowned>) -> BTreeMap<Ba
 
 async fn is_orphan(shared: &Shared, segment: SegmentId) -> bool {
     let begun_ms = segment.unix_ms();
-    // What was begun before this process is written by nobody now; what is younger has time to be acknowledged.
-    let is_old =
-        begun_ms < shared.started_ms || shared.now_ms().saturating_sub(begun_ms) >= as_ms(shared.options.orphan_age);
+    // Where there is no other coordinator, what was begun before this process is written by nobody now. Else what is
+    // young has time: a coordinator may have given up a record that is still on its way to being durable.
+    let is_of_before = shared.is_lone_coordinator() && begun_ms < shared.started_ms;
+    let is_old = is_of_before || shared.now_ms().saturating_sub(begun_ms) >= as_ms(shared.options.orphan_age);
     if !is_old || shared.garbage_waiting.lock().contains(&segment) {
         return false;
     }

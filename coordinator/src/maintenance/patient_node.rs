@@ -59,8 +59,13 @@ impl NodeClient for PatientNode {
     async fn stat_shard(&self, backend: BackendId, shard: ShardId) -> Result<Option<ShardStat>, ShardError> {
         self.within(backend, self.inner.stat_shard(backend, shard)).await
     }
-    async fn delete_shards(&self, backend: BackendId, shards: Vec<ShardId>) -> Result<(), ShardError> {
-        self.within(backend, self.inner.delete_shards(backend, shards)).await
+    async fn delete_shards(
+        &self,
+        backend: BackendId,
+        shards: Vec<ShardId>,
+        superseded_by: Option<Epoch>,
+    ) -> Result<(), ShardError> {
+        self.within(backend, self.inner.delete_shards(backend, shards, superseded_by)).await
     }
     async fn list_shards(
         &self,
@@ -68,8 +73,9 @@ impl NodeClient for PatientNode {
         pg: PgId,
         after: Option<ShardId>,
         limit: usize,
+        epoch: Epoch,
     ) -> Result<Vec<ShardStat>, ShardError> {
-        self.within(backend, self.inner.list_shards(backend, pg, after, limit)).await
+        self.within(backend, self.inner.list_shards(backend, pg, after, limit, epoch)).await
     }
     async fn scrub_shards(
         &self,
@@ -103,11 +109,11 @@ mod tests {
         node.hang(hung);
         let patient = PatientNode { inner: Arc::new(node.clone()), limit: Duration::from_millis(50) };
         let shard = ShardId { pg: PgId(0), segment: SegmentId([1; 16]), slot: Slot(0) };
-        assert_eq!(patient.list_shards(healthy, PgId(0), None, 10).await, Ok(Vec::new()));
-        assert_eq!(patient.delete_shards(healthy, vec![shard]).await, Ok(()));
+        assert_eq!(patient.list_shards(healthy, PgId(0), None, 10, Epoch(1)).await, Ok(Vec::new()));
+        assert_eq!(patient.delete_shards(healthy, vec![shard], None).await, Ok(()));
         let is_late = |error: &ShardError| error.to_string().contains("no answer within 50ms");
-        assert!(is_late(&patient.list_shards(hung, PgId(0), None, 10).await.unwrap_err()));
-        assert!(is_late(&patient.delete_shards(hung, vec![shard]).await.unwrap_err()));
+        assert!(is_late(&patient.list_shards(hung, PgId(0), None, 10, Epoch(1)).await.unwrap_err()));
+        assert!(is_late(&patient.delete_shards(hung, vec![shard], None).await.unwrap_err()));
         assert!(is_late(&patient.stat_shard(hung, shard).await.unwrap_err()));
     }
 }

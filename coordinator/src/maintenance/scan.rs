@@ -222,7 +222,7 @@ impl Scan<'_> {
     }
 
     async fn list(&self, backend: BackendId, pg: PgId, after: Option<ShardId>) -> Result<Vec<ShardStat>, ScanEnd> {
-        let listed = self.shared.node.list_shards(backend, pg, after, SHARD_PAGE).await;
+        let listed = self.shared.node.list_shards(backend, pg, after, SHARD_PAGE, self.map.table.epoch).await;
         listed.map_err(|error: ShardError| ScanEnd::Backend { backend, reason: error.to_string() })
     }
 
@@ -278,7 +278,7 @@ impl Scan<'_> {
     async fn free_superseded(&mut self, batch: usize) {
         for (backend, shards) in std::mem::take(&mut self.deletes) {
             for some in shards.chunks(batch) {
-                match self.shared.node.delete_shards(backend, some.to_vec()).await {
+                match self.shared.node.delete_shards(backend, some.to_vec(), Some(self.map.table.epoch)).await {
                     Ok(()) => {
                         let count = u64::try_from(some.len()).unwrap_or(0);
                         metrics::counter!("holdfast_repair_superseded_shards_freed_total").increment(count);

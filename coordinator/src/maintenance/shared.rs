@@ -1,7 +1,7 @@
 //! What the tasks of maintenance share: settings, the state of repair, the last health report, and the signals between
 //! them. The only place of this folder that reads a clock.
 //!
-//! **Invariant:** no lock is held across an await.
+//! **Invariant:** no lock of `parking_lot` is held across an await.
 
 use super::activity::ActivitySource;
 use super::patient_node::PatientNode;
@@ -12,6 +12,7 @@ use crate::object_path::{Activity, ObjectError, ObjectPath, RebuildContext};
 use crate::repair::{LossClock, MarginTable, Reach, RepairQueue, WorkItem};
 use async_trait::async_trait;
 use holdfast_proto::admin::{RepairStatus, ScrubStatus};
+use holdfast_proto::cluster::Role;
 use holdfast_proto::manifest::Segment;
 use holdfast_proto::node::{BackendStatus, NodeClient};
 use holdfast_proto::{BackendId, Epoch, SegmentId, ShardId, Slot};
@@ -26,6 +27,10 @@ use tokio_util::sync::CancellationToken;
 const REASONS_MAX: usize = 10;
 /// How long a backend whose listing failed is left out of inventories, unless its health changes before.
 const DISTRUST_MS: u64 = 30_000;
+/// How long a report of what is under way serves for segments that had long begun when it was taken.
+const RECENT_MS: u64 = 1_000;
+/// How far before the report such a segment must have begun, by the clock of the coordinator that named it.
+const LONG_BEGUN_MS: u64 = 60_000;
 
 /// Settings of maintenance.
 #[derive(Clone, Debug)]
@@ -188,6 +193,8 @@ pub(crate) struct Shared {
     pub(crate) layout: Layout,
     pub(crate) rebuilder: Arc<dyn ShardRebuilder>,
     activity: Arc<dyn ActivitySource>,
+    /// The last report taken for `may_be_written`, and when asking for it began. Held while asking: one asks for all.
+    recent_writing: tokio::sync::Mutex<(u64, Option<BTreeMap<SegmentId, Epoch>>)>,
     pub(crate) options: MaintenanceOptions,
     pub(crate) repair: Mutex<RepairState>,
     pub(crate) health: Mutex<HealthState>,
@@ -241,6 +248,7 @@ impl Shared {
             layout,
             rebuilder,
             activity,
+            recent_writing: tokio::sync::Mutex::new((0, None)),
             repair: Mutex::new(repair),
             health: Mutex::new(health),
             scrub: Mutex::new(ScrubState::default()),
@@ -285,9 +293,32 @@ impl Shared {
         self.activity.activity(epoch).await.inspect_err(|error| tracing::warn!(%error, "ask coordinators")).ok()
     }
 
+    /// Whether a request may be writing the segment. A record looked for after this is there, or nobody will make it.
+    ///
+    /// Asked for one segment after another, so a report of the last second serves for all that had begun before it was
+    /// taken: if one of them was being written then, the report says so, and nobody takes up an old id again.
+    pub(crate) async fn may_be_written(&self, segment: SegmentId) -> bool {
+        let mut recent = self.recent_writing.lock().await;
+        let now_ms = self.now_ms();
+        let taken_ms = recent.0;
+        let serves = recent.1.is_some()
+            && now_ms.saturating_sub(taken_ms) < RECENT_MS
+            && segment.unix_ms().saturating_add(LONG_BEGUN_MS) < taken_ms;
+        if !serves {
+            *recent = (now_ms, self.activity().await.map(|activity| activity.writing));
+        }
+        recent.1.as_ref().is_none_or(|writing| writing.contains_key(&segment))
+    }
+
     /// Whether no write places shards by a layout older than `epoch` any more.
     pub(crate) async fn is_fenced(&self, epoch: Epoch) -> bool {
         self.activity().await.is_some_and(|activity| activity.is_fenced(epoch))
+    }
+
+    /// Whether the cluster has no coordinator but this one, by the map this one knows.
+    pub(crate) fn is_lone_coordinator(&self) -> bool {
+        let map = self.layout.current();
+        map.nodes.iter().filter(|node| node.roles.has(Role::Coordinator)).count() <= 1
     }
 
     /// Leaves a backend out of inventories for a while.

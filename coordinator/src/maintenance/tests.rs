@@ -43,6 +43,12 @@ fn segment_id(number: u64) -> SegmentId {
     SegmentId::from_parts(1000 + number, random)
 }
 
+/// A segment that has just begun.
+fn young_segment_id() -> SegmentId {
+    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    SegmentId::from_parts(u64::try_from(since_1970.as_millis()).unwrap(), [0; 10])
+}
+
 /// A store of `segments` segments on `backends` backends named d1, d2, ...; `before` may damage it before maintenance
 /// starts.
 async fn world(backends: usize, segments: u64, options: MaintenanceOptions, before: impl FnOnce(&World)) -> World {
@@ -386,7 +392,7 @@ async fn hints_and_scrub_get_damage_repaired_in_place() {
 async fn a_write_that_was_acknowledged_degraded_is_completed_and_recorded() {
     let world = world(6, 30, options(), |_| ()).await;
     world.until_verdict(Verdict::Healthy).await;
-    let id = segment_id(1000);
+    let id = young_segment_id();
     world.rebuilder.in_flight.lock().insert(id);
     let segment = world.write(id);
     let shard = segment.shard(Slot(3));

@@ -19,6 +19,8 @@ const TRIES_MAX: u32 = 8;
 const RETRY_WAIT: Duration = Duration::from_millis(5);
 /// More nodes than this are not planned for anywhere.
 const NODES_MAX: usize = 4096;
+/// More backends than this are not planned for on one node.
+const NODE_BACKENDS_MAX: usize = 256;
 
 /// Why the map's nodes do not change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +46,12 @@ pub enum NodeRefusal {
     /// The cluster is as large as it can be.
     #[error("a cluster has at most {NODES_MAX} nodes")]
     TooMany,
+    /// It has as many backends as a node can have.
+    #[error("node {node} announces more than {NODE_BACKENDS_MAX} backends")]
+    TooManyBackends {
+        /// Which.
+        node: NodeId,
+    },
 }
 
 impl NodeRefusal {
@@ -52,7 +60,7 @@ impl NodeRefusal {
         match self {
             Self::NoSuchNode { .. } => ErrorKind::NotFound,
             Self::Removed { .. } => ErrorKind::Denied,
-            Self::LastCoordinator { .. } | Self::TooMany => ErrorKind::Conflict,
+            Self::LastCoordinator { .. } | Self::TooMany | Self::TooManyBackends { .. } => ErrorKind::Conflict,
         }
     }
 }
@@ -102,8 +110,9 @@ pub(super) struct Announced {
     pub(super) fresh: bool,
 }
 
-/// Notes where a node listens and which backends it has. Known backends follow the node (a disk was carried over), fresh
-/// ones join under the next free name, without a place in any PG: that is for the planner.
+/// Notes where a node listens and which backends it has. Fresh ones join under the next free name, without a place in any
+/// PG: that is for the planner. Known ones are the announcing node's own, or of a node that was removed: the word of one
+/// node takes nothing from another, or a single stolen certificate could draw every shard of the cluster to itself.
 pub(super) fn with_announcement(
     map: &ClusterMap,
     node: NodeId,
@@ -115,11 +124,20 @@ pub(super) fn with_announcement(
     for record in next.nodes.iter_mut().filter(|record| record.id == node) {
         record.addresses = addresses.clone();
     }
+    let is_given_up = |owner: NodeId| {
+        let found = map.nodes.iter().find(|record| record.id == owner);
+        found.is_none_or(|record| record.intent == NodeIntent::Removed)
+    };
     for announced in backends {
+        let owned = next.backends.iter().filter(|record| record.node == node).count();
         match next.backends.iter_mut().find(|record| record.id == announced.id) {
-            Some(record) => {
+            Some(record) if record.node == node || is_given_up(record.node) => {
                 record.node = node;
                 record.location.clone_from(&announced.location);
+            }
+            Some(_) => {}
+            None if announced.fresh && owned >= NODE_BACKENDS_MAX => {
+                return Err(NodeRefusal::TooManyBackends { node }.into());
             }
             None if announced.fresh => {
                 let name = free_name(&next);
@@ -267,8 +285,12 @@ mod tests {
         assert_eq!(unknown, NodeRefusal::NoSuchNode { node: NodeId(1) }.into());
     }
 
+    fn fresh_beyond() -> Announced {
+        Announced { id: BackendId([0xEE, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), ..announced(0, true) }
+    }
+
     #[test]
-    fn announcements_move_known_backends_add_fresh_ones_and_no_others() {
+    fn announcements_add_fresh_backends_and_take_none_of_another_node() {
         let before = map(vec![node(1, Roles::BOTH, NodeIntent::Active), node(2, Roles::BOTH, NodeIntent::Active)]);
         let addresses = NodeAddresses { data: vec!["10.0.0.2:1".parse().unwrap()], ..NodeAddresses::default() };
         let all = [announced(7, true), announced(8, false)];
@@ -279,9 +301,17 @@ mod tests {
         assert_eq!((backend.name.as_str(), backend.node, backend.id), ("d1", NodeId(2), BackendId([7; 16])));
         assert_eq!(with_announcement(&after, NodeId(2), &addresses, &all).unwrap(), None, "the same again");
 
-        let carried = with_announcement(&after, NodeId(1), &NodeAddresses::default(), &[announced(7, false)]);
-        let carried = carried.unwrap().unwrap();
+        let claim = |map: &ClusterMap, fresh| {
+            with_announcement(map, NodeId(1), &NodeAddresses::default(), &[announced(7, fresh)]).unwrap()
+        };
+        assert_eq!((claim(&after, false), claim(&after, true)), (None, None), "it is node 2's");
+        let mut removed = after.clone();
+        removed.nodes[1].intent = NodeIntent::Removed;
+        let carried = claim(&removed, false).unwrap();
         assert_eq!((carried.backends[0].node, carried.backends[0].name.as_str()), (NodeId(1), "d1"));
+        let flood: Vec<Announced> = (0..=u8::MAX).map(|n| announced(n, true)).chain([fresh_beyond()]).collect();
+        let refused = with_announcement(&before, NodeId(2), &addresses, &flood).unwrap_err();
+        assert_eq!(refused, NodeRefusal::TooManyBackends { node: NodeId(2) }.into());
         let unknown = with_announcement(&before, NodeId(3), &addresses, &[]).unwrap_err();
         assert_eq!(unknown, NodeRefusal::NoSuchNode { node: NodeId(3) }.into());
     }

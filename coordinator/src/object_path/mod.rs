@@ -51,7 +51,7 @@ pub(crate) use checksum::checksum_of;
 pub use shared::RebuildContext;
 
 use crate::layout::Layout;
-use crate::metadata::{Metadata, MetadataResult, PutVersion, VersionSelector};
+use crate::metadata::{Metadata, MetadataResult, PutVersion, VersionSelector, WriterSession};
 use backend_memory::{BackendMemory, READ_FAILURE, WRITE_HANG};
 use budget::ByteBudget;
 use cell_stock::CellStock;
@@ -66,6 +66,7 @@ use parking_lot::Mutex;
 use segment_writer::Patience;
 use shared::{Codecs, Shared, now_ms, random_id_bytes};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 use uncommitted::Uncommitted;
 use upload::{Content, StoreRequest, store};
@@ -126,6 +127,7 @@ impl ObjectPath {
         (cell_bytes, patience): (Option<u32>, Patience),
     ) -> Self {
         let shared = Shared {
+            session_with_map: AtomicU64::new(0),
             metadata,
             node,
             layout,
@@ -156,7 +158,8 @@ impl ObjectPath {
     /// background; after that the outcome is decided without it.
     ///
     /// # Errors
-    /// As [`ObjectError`] says; nothing is visible then. Only `Metadata(Unavailable)` may leave the outcome open.
+    /// As [`ObjectError`] says; nothing is visible then. Only `Metadata` errors of the kind `Retry` may leave the outcome
+    /// open.
     pub async fn put(&self, request: PutRequest, body: BodyStream) -> Result<PutOutcome, ObjectError> {
         let PutRequest { bucket, key, attributes, owner, object_bytes, object_bytes_max, expect, preconditions } =
             request;
@@ -175,7 +178,7 @@ impl ObjectPath {
             inline_bytes_max: Some(self.shared.options.inline_bytes_max),
             expect,
         };
-        let session = metadata.writer_session().await?;
+        let session = self.session().await?;
         let stored = Box::pin(store(&self.shared, store_request, body)).await?;
         let (inline, segments) = stored.content.into_parts();
         let session = (!segments.is_empty()).then_some(session);
@@ -218,7 +221,7 @@ impl ObjectPath {
             inline_bytes_max: None,
             expect,
         };
-        let session = metadata.writer_session().await?;
+        let session = self.session().await?;
         let stored = Box::pin(store(&self.shared, store_request, body)).await?;
         let (inline, segments) = stored.content.into_parts();
         let part = Part {
@@ -234,6 +237,20 @@ impl ObjectPath {
         let call = async move { metadata.part_put(bucket, &key, upload, record, Some(session)).await };
         self.commit(stored.uncommitted, stored.missing, call).await?;
         Ok(PutPartOutcome { part, receipt: stored.receipt })
+    }
+
+    /// The session to write in, once this coordinator knows a map as new as any that was stored before the session was
+    /// announced. Whoever bars a coordinator takes it for one that writes by no map older than the one stored before;
+    /// what it writes in the session after that must not be placed by an older one either.
+    async fn session(&self) -> MetadataResult<WriterSession> {
+        let session = self.shared.metadata.writer_session().await?;
+        if self.shared.session_with_map.load(Ordering::Acquire) < session.0 {
+            if let Some(map) = self.shared.metadata.cluster_map().await? {
+                self.shared.layout.advance(map);
+            }
+            self.shared.session_with_map.fetch_max(session.0, Ordering::AcqRel);
+        }
+        Ok(session)
     }
 
     /// Streams the bytes asked for; every byte was verified. An error ends the stream: the bytes before it are right,

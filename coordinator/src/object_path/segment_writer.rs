@@ -354,7 +354,7 @@ async fn finish_stragglers(
 }
 
 async fn delete_late(node: &dyn NodeClient, backend: BackendId, shard: ShardId) {
-    if let Err(error) = node.delete_shards(backend, vec![shard]).await {
+    if let Err(error) = node.delete_shards(backend, vec![shard], None).await {
         tracing::debug!(%backend, %error, "delete a late shard of a failed write");
     }
 }

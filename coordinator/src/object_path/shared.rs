@@ -22,6 +22,7 @@ use holdfast_proto::{BackendId, BucketId, VersionId};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) layout: Layout,
     pub(crate) options: ObjectPathOptions,
     pub(crate) hints: mpsc::Sender<DamageHint>,
+    /// The newest session for which `layout` is known to be new enough.
+    pub(crate) session_with_map: AtomicU64,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) readers: Arc<Readers>,
     pub(crate) write_budget: ByteBudget,

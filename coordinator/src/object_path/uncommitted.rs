@@ -149,7 +149,7 @@ async fn delete_all(node: &dyn NodeClient, lives: &[Arc<SegmentLife>]) {
     }
     // All at once, and not for ever: while this waits the segments count as in flight, and moves wait for those.
     let deletions = shards.into_iter().map(|(backend, shards)| async move {
-        match timeout(DELETE_TIMEOUT, node.delete_shards(backend, shards)).await {
+        match timeout(DELETE_TIMEOUT, node.delete_shards(backend, shards, None)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%backend, %error, "delete shards of a failed write"),
             Err(_) => tracing::debug!(%backend, "delete shards of a failed write: no answer"),

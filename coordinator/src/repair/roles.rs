@@ -9,10 +9,12 @@ use super::survival::margin;
 use crate::metadata::ClusterMap;
 use holdfast_codec::{Scheme, SlotSet};
 use holdfast_placement::{BackendPlace, Candidate, CandidateRole, Topology, TopologyError};
+use holdfast_proto::BackendId;
 use holdfast_proto::admin::BackendIntent;
 use holdfast_proto::cluster::NodeIntent;
 use holdfast_proto::node::{BackendHealth, BackendStatus};
 use holdfast_proto::pg_table::PgTable;
+use std::collections::BTreeSet;
 
 /// Weights are rounded to this, so that a few bytes of difference between disks of one size move nothing.
 const WEIGHT_STEP_BYTES: u64 = 1 << 30;
@@ -23,6 +25,7 @@ const FULL_DIVISOR: u64 = 20;
 pub fn candidates(map: &ClusterMap, statuses: &[BackendStatus], clock: &LossClock, now_ms: u64) -> Vec<Candidate> {
     let reach = Reach::new(statuses.iter().map(|s| (s.id, s.health)));
     let is_urgent = margin_by_health(&map.table, &reach).is_some_and(|margin| margin <= 0);
+    let used: BTreeSet<BackendId> = map.table.pgs.iter().flat_map(|pg| &pg.target).copied().collect();
     let known: Vec<u64> = statuses.iter().map(|s| s.capacity_bytes).filter(|c| *c > 0).collect();
     let typical = known.iter().sum::<u64>() / u64::try_from(known.len().max(1)).unwrap_or(1);
     let candidate = |record: &crate::metadata::BackendRecord| {
@@ -36,6 +39,11 @@ pub fn candidates(map: &ClusterMap, statuses: &[BackendStatus], clock: &LossCloc
             _ if matches!(node, Some(NodeIntent::Draining | NodeIntent::Drained)) => CandidateRole::Draining,
             (BackendIntent::Draining | BackendIntent::Drained, _) => CandidateRole::Draining,
             (BackendIntent::Active, Some(status)) if is_poisoned(status) => CandidateRole::Draining,
+            // A coordinator that has only begun to lead has not seen it go: what is away and has nothing to come back for
+            // was given up before. It must not get a share again until it answers.
+            (BackendIntent::Active, _) if !reach.can_read(record.id) && !used.contains(&record.id) => {
+                CandidateRole::Lost
+            }
             (BackendIntent::Active, _) => CandidateRole::Active,
         };
         Candidate { id: record.id, weight_bytes, role }
@@ -159,6 +167,23 @@ mod tests {
         check(Active, ReadOnly, 1 << 30, 0, CandidateRole::Active);
         check(Draining, Online, 50 << 30, 0, CandidateRole::Draining);
         check(Draining, Wiped, 0, 0, CandidateRole::Lost);
+    }
+
+    /// Each leader begins with a new clock: to it a backend that died long ago has gone missing just now.
+    #[test]
+    fn what_was_given_up_is_not_taken_for_active_by_the_next_leader() {
+        let mut map = map(&[BackendIntent::Active; 6]);
+        let role = |map: &ClusterMap, health| {
+            let mut statuses: Vec<_> = (1..=6).map(|n| status(n, BackendHealth::Online, 50 << 30)).collect();
+            statuses[5] = status(6, health, 0);
+            let mut clock = LossClock::new(900_000);
+            clock.handle_report(&statuses.iter().map(|s| (s.id, s.health)).collect::<Vec<_>>(), 0);
+            candidates(map, &statuses, &clock, 0)[5].role
+        };
+        assert_eq!(role(&map, BackendHealth::Missing), CandidateRole::Active, "waited for while it has slots");
+        map.table.pgs[0].target[5] = b(1);
+        assert_eq!(role(&map, BackendHealth::Missing), CandidateRole::Lost);
+        assert_eq!(role(&map, BackendHealth::Online), CandidateRole::Active, "until it answers");
     }
 
     #[test]

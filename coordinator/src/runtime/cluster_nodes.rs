@@ -25,13 +25,14 @@ use tokio::time::timeout;
 /// Settings.
 #[derive(Clone, Copy, Debug)]
 pub struct ClusterNodesOptions {
-    /// How long a node may take to report on its backends. Heartbeats are quicker; this is for a report of each second.
+    /// How long a node may take to report on its backends. Shorter than a probe of readiness waits, so that a node that
+    /// is gone costs its own backends and does not make the others' coordinators look unready.
     pub report_timeout: Duration,
 }
 
 impl Default for ClusterNodesOptions {
     fn default() -> Self {
-        Self { report_timeout: Duration::from_secs(5) }
+        Self { report_timeout: Duration::from_secs(2) }
     }
 }
 
@@ -113,7 +114,10 @@ impl ClusterNodes {
             }
         };
         let error = match timeout(limit, asked).await {
-            Ok(Ok(statuses)) => {
+            Ok(Ok(mut statuses)) => {
+                // The map says whose a backend is; what another node says of it counts for nothing.
+                let owner = |id| map.backends.iter().find(|record| record.id == id).map(|record| record.node);
+                statuses.retain(|status| owner(status.id).is_none_or(|owner| owner == node));
                 let mut state = self.inner.state.lock();
                 state.last.extend(statuses.iter().map(|status| (status.id, status.clone())));
                 return statuses;
@@ -175,8 +179,13 @@ impl NodeClient for ClusterNodes {
     async fn stat_shard(&self, backend: BackendId, shard: ShardId) -> Result<Option<ShardStat>, ShardError> {
         self.route(backend)?.stat_shard(backend, shard).await
     }
-    async fn delete_shards(&self, backend: BackendId, shards: Vec<ShardId>) -> Result<(), ShardError> {
-        self.route(backend)?.delete_shards(backend, shards).await
+    async fn delete_shards(
+        &self,
+        backend: BackendId,
+        shards: Vec<ShardId>,
+        superseded_by: Option<Epoch>,
+    ) -> Result<(), ShardError> {
+        self.route(backend)?.delete_shards(backend, shards, superseded_by).await
     }
     async fn list_shards(
         &self,
@@ -184,8 +193,9 @@ impl NodeClient for ClusterNodes {
         pg: PgId,
         after: Option<ShardId>,
         limit: usize,
+        epoch: Epoch,
     ) -> Result<Vec<ShardStat>, ShardError> {
-        self.route(backend)?.list_shards(backend, pg, after, limit).await
+        self.route(backend)?.list_shards(backend, pg, after, limit, epoch).await
     }
     async fn scrub_shards(
         &self,
@@ -205,7 +215,7 @@ impl NodeClient for ClusterNodes {
         nodes.extend(map.backends.iter().map(|record| record.node));
         nodes.extend(self.inner.local.as_ref().map(|_| self.inner.own));
         let mut reports = join_all(nodes.into_iter().map(|node| self.report(&map, node))).await.concat();
-        // A disk that was carried to another node is reported by both: where it answers counts.
+        // Two nodes may both have a backend that the map does not know yet: where it answers counts.
         reports.sort_by_key(|status| (status.id, !status.health.can_read()));
         reports.dedup_by_key(|status| status.id);
         reports

@@ -74,6 +74,16 @@ struct Manner {
     backend: BackendId,
     deadline: Duration,
     pauses: &'static [Duration],
+    epoch: CallEpoch,
+}
+
+/// The epoch that goes with a call.
+#[derive(Clone, Copy)]
+enum CallEpoch {
+    /// That of the newest map.
+    Newest,
+    /// This one, or none where the call does not depend on the map.
+    Of(Option<Epoch>),
 }
 
 impl RemoteNode {
@@ -94,15 +104,21 @@ impl RemoteNode {
     /// # Errors
     /// It does not answer, in words.
     pub async fn try_backends(&self, deadline: Duration) -> Result<Vec<BackendStatus>, ShardError> {
-        let manner = Manner { rpc: Rpc::Backends, backend: BackendId::default(), deadline, pauses: &READ_PAUSES };
+        let manner = Manner {
+            rpc: Rpc::Backends,
+            backend: BackendId::default(),
+            deadline,
+            pauses: &READ_PAUSES,
+            epoch: CallEpoch::Newest,
+        };
         let list: BackendList = self.ask(manner, &Empty {}).await?;
         list.parse().map_err(|error| self.malformed(manner.backend, &error))
     }
 
-    fn options(&self, deadline: Duration, epoch: Epoch) -> CallOptions {
+    fn options(&self, deadline: Duration, epoch: Option<Epoch>) -> CallOptions {
         let number = self.inner.calls.fetch_add(1, Ordering::Relaxed);
         let request_id = u128::from(self.inner.own.0) << 64 | u128::from(number);
-        CallOptions { deadline, epoch: Some(epoch), request_id }
+        CallOptions { deadline, epoch, request_id }
     }
 
     /// A call whose reply has no body.
@@ -116,7 +132,7 @@ impl RemoteNode {
         manner: Manner,
         request: &impl Message,
     ) -> Result<(M, Frame), ShardError> {
-        let Manner { rpc, backend, deadline, pauses } = manner;
+        let Manner { rpc, backend, deadline, pauses, epoch } = manner;
         let ends_at = Instant::now() + deadline;
         let head = node_rpc::encode(request);
         let mut pauses = pauses.iter();
@@ -124,7 +140,11 @@ impl RemoteNode {
         let _turn = turn.map_err(|_| ShardError::Busy { backend, queued: CALLS_MAX })?;
         let reply = loop {
             let left = ends_at.saturating_duration_since(Instant::now());
-            let options = self.options(left, self.inner.layout.current().table.epoch);
+            let epoch = match epoch {
+                CallEpoch::Newest => Some(self.inner.layout.current().table.epoch),
+                CallEpoch::Of(epoch) => epoch,
+            };
+            let options = self.options(left, epoch);
             let called = self.inner.transport.call(self.inner.peer, rpc, Frame::head_only(head.clone()), options).await;
             match called {
                 Ok(reply) => break reply,
@@ -145,7 +165,7 @@ impl RemoteNode {
     }
 
     fn index_call(&self, rpc: Rpc, backend: BackendId) -> Manner {
-        Manner { rpc, backend, deadline: READ_DEADLINE, pauses: &RETRY_PAUSES }
+        Manner { rpc, backend, deadline: READ_DEADLINE, pauses: &RETRY_PAUSES, epoch: CallEpoch::Newest }
     }
 }
 
@@ -176,7 +196,7 @@ impl NodeClient for RemoteNode {
         epoch: Epoch,
     ) -> Result<Box<dyn ShardWriter>, ShardError> {
         let first = Frame::head_only(node_rpc::encode(&WriteBegin::new(backend, &header)));
-        let options = self.options(WRITE_DEADLINE, epoch);
+        let options = self.options(WRITE_DEADLINE, Some(epoch));
         let (peer, rpc) = (self.inner.peer, Rpc::ShardWrite);
         // The writer's own patience ends the wait. Never closed.
         let turn = self.inner.writer_turns.clone().acquire_owned().await;
@@ -196,7 +216,13 @@ impl NodeClient for RemoteNode {
         count: u32,
         expected_root: Option<[u8; 32]>,
     ) -> Result<ShardRead, ShardError> {
-        let manner = Manner { rpc: Rpc::ShardRead, backend, deadline: READ_DEADLINE, pauses: &READ_PAUSES };
+        let manner = Manner {
+            rpc: Rpc::ShardRead,
+            backend,
+            deadline: READ_DEADLINE,
+            pauses: &READ_PAUSES,
+            epoch: CallEpoch::Newest,
+        };
         let request = ReadCells::new(backend, shard, (first, count), expected_root);
         let (head, reply) = self.exchange::<ReadHead>(manner, &request).await?;
         let read = head.into_read(reply.body, (first, count));
@@ -222,8 +248,14 @@ impl NodeClient for RemoteNode {
         stat.map_err(|error| self.malformed(backend, &error))
     }
 
-    async fn delete_shards(&self, backend: BackendId, shards: Vec<ShardId>) -> Result<(), ShardError> {
-        let manner = Manner { deadline: BULK_DEADLINE, ..self.index_call(Rpc::ShardDelete, backend) };
+    async fn delete_shards(
+        &self,
+        backend: BackendId,
+        shards: Vec<ShardId>,
+        superseded_by: Option<Epoch>,
+    ) -> Result<(), ShardError> {
+        let epoch = CallEpoch::Of(superseded_by);
+        let manner = Manner { deadline: BULK_DEADLINE, epoch, ..self.index_call(Rpc::ShardDelete, backend) };
         for some in shards.chunks(DELETE_SHARDS_MAX) {
             self.ask::<Empty>(manner, &DeleteShards::new(backend, some)).await?;
         }
@@ -236,8 +268,10 @@ impl NodeClient for RemoteNode {
         pg: PgId,
         mut after: Option<ShardId>,
         limit: usize,
+        epoch: Epoch,
     ) -> Result<Vec<ShardStat>, ShardError> {
-        let manner = Manner { deadline: BULK_DEADLINE, ..self.index_call(Rpc::ShardList, backend) };
+        let epoch = CallEpoch::Of(Some(epoch));
+        let manner = Manner { deadline: BULK_DEADLINE, epoch, ..self.index_call(Rpc::ShardList, backend) };
         let mut found = Vec::new();
         while found.len() < limit {
             let asked = (limit - found.len()).min(LIST_SHARDS_MAX);
@@ -264,7 +298,13 @@ impl NodeClient for RemoteNode {
         after: Option<ShardId>,
         budget_bytes: u64,
     ) -> Result<ScrubStep, ShardError> {
-        let manner = Manner { rpc: Rpc::ShardScrub, backend, deadline: SCRUB_DEADLINE, pauses: &RETRY_PAUSES };
+        let manner = Manner {
+            rpc: Rpc::ShardScrub,
+            backend,
+            deadline: SCRUB_DEADLINE,
+            pauses: &RETRY_PAUSES,
+            epoch: CallEpoch::Newest,
+        };
         let reply: ScrubReply = self.ask(manner, &ScrubShards::new(backend, after, budget_bytes)).await?;
         reply.parse().map_err(|error| self.malformed(backend, &error))
     }
@@ -279,14 +319,25 @@ impl NodeClient for RemoteNode {
 
     async fn add_backend(&self, _: NodeId, location: &str, name: &str) -> Result<BackendStatus, ShardError> {
         let request = AddBackend { location: location.to_owned(), name: name.to_owned() };
-        let manner =
-            Manner { rpc: Rpc::BackendAdd, backend: BackendId::default(), deadline: ADMIN_DEADLINE, pauses: &[] };
+        let manner = Manner {
+            rpc: Rpc::BackendAdd,
+            backend: BackendId::default(),
+            deadline: ADMIN_DEADLINE,
+            pauses: &[],
+            epoch: CallEpoch::Newest,
+        };
         let status: StatusMessage = self.ask(manner, &request).await?;
         node_rpc::status_from(status).map_err(|error| self.malformed(manner.backend, &error))
     }
 
     async fn remove_backend(&self, backend: BackendId) -> Result<(), ShardError> {
-        let manner = Manner { rpc: Rpc::BackendRemove, backend, deadline: ADMIN_DEADLINE, pauses: &[] };
+        let manner = Manner {
+            rpc: Rpc::BackendRemove,
+            backend,
+            deadline: ADMIN_DEADLINE,
+            pauses: &[],
+            epoch: CallEpoch::Newest,
+        };
         self.ask::<Empty>(manner, &NameBackend::new(backend)).await.map(drop)
     }
 }

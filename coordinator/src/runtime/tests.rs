@@ -204,13 +204,13 @@ async fn long_listings_are_fetched_page_by_page() {
         [(10, 10, 1), (LIST_SHARDS_MAX + 1, LIST_SHARDS_MAX + 1, 2), (1 << 20, total as usize, 3)]
     {
         calls.calls.lock().clear();
-        let found = many.list_shards(BACKEND, PgId(1), None, limit).await.unwrap();
+        let found = many.list_shards(BACKEND, PgId(1), None, limit, Epoch(1)).await.unwrap();
         assert_eq!((found.len(), calls.calls.lock().len()), (expected, asked), "limit {limit}");
         assert!(found.iter().zip(0..).all(|(found, n)| *found == stat(n)));
     }
     let same: Vec<ShardStat> = (0..LIST_SHARDS_MAX as u32).map(stat).collect();
     let same = Frame::head_only(node_rpc::encode(&Reply::ok(&StatList::new(&same))));
     let (circle, calls) = node(Box::new(move |_, _, _| Some(same.clone())));
-    circle.list_shards(BACKEND, PgId(1), None, usize::MAX).await.unwrap();
+    circle.list_shards(BACKEND, PgId(1), None, usize::MAX, Epoch(1)).await.unwrap();
     assert_eq!(calls.calls.lock().len(), 2);
 }

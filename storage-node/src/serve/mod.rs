@@ -74,14 +74,16 @@ impl NodeService {
             }
             Rpc::ShardDelete => {
                 let (backend, shards) = parsed(node_rpc::decode(head).and_then(|m: DeleteShards| m.parse()))?;
-                self.node.delete_shards(backend, shards).await?;
+                self.node.delete_shards(backend, shards, call.epoch).await?;
                 Reply::ok(&Empty {})
             }
             Rpc::ShardList => {
                 let request: ListShards = parsed(node_rpc::decode(head))?;
                 let (backend, after) = parsed(request.parse())?;
                 let limit = usize::try_from(request.limit).unwrap_or(usize::MAX).min(LIST_SHARDS_MAX);
-                let mut stats = self.node.list_shards(backend, PgId(request.pg), after, limit).await?;
+                let missing = || ShardError::Invalid { reason: "a listing names its epoch".to_owned() };
+                let epoch = call.epoch.ok_or_else(missing)?;
+                let mut stats = self.node.list_shards(backend, PgId(request.pg), after, limit, epoch).await?;
                 stats.truncate(limit);
                 Reply::ok(&StatList::new(&stats))
             }

@@ -33,7 +33,8 @@ impl World {
         let specs = vec![BackendSpec { id: BACKEND, name: "d1".into(), location }];
         let node = LocalNode::open(CLUSTER, specs, LocalNodeOptions::default()).await;
         let fence = Fence::open(Some(place.path().join("fence"))).unwrap();
-        let service = NodeService::new(SERVER, FencedNode::new(Arc::new(node.clone()), fence), limits);
+        let listed = Fence::open(Some(place.path().join("listed"))).unwrap();
+        let service = NodeService::new(SERVER, FencedNode::new(Arc::new(node.clone()), fence, listed), limits);
         let service: Arc<dyn Service> = Arc::new(service);
         let network = LocalNetwork::new(LocalOptions::default());
         let identity =
@@ -164,6 +165,30 @@ async fn a_shard_lives_and_dies_over_the_wire() {
     assert_eq!(gone.stat, None);
     let missing = world.ask::<ReadHead>(Rpc::ShardRead, &request, None).await;
     assert_eq!(missing, Err(ShardError::NotFound { shard: shard(1), backend: BACKEND }));
+}
+
+/// Whoever was shown a shard by a newer map may build on it; so one who still goes by an older map cannot take it away,
+/// while what is garbage by its record can go by any map.
+#[tokio::test]
+async fn what_was_listed_is_not_deleted_by_an_older_map() {
+    let world = World::new(ServeLimits::default()).await;
+    let (listing, deletion) = (ListShards::new(BACKEND, PgId(1), None, 10), DeleteShards::new(BACKEND, &[shard(1)]));
+    let list = |epoch| world.ask::<StatList>(Rpc::ShardList, &listing, epoch);
+    let delete = |epoch| world.ask::<Empty>(Rpc::ShardDelete, &deletion, epoch);
+    world.write(shard(1), 1).await.unwrap();
+    delete(Some(4)).await.unwrap();
+    world.write(shard(1), 4).await.unwrap();
+    assert_eq!(list(Some(5)).await.unwrap().stats.len(), 1);
+    assert_eq!(list(Some(3)).await.unwrap().stats.len(), 1, "an older listing is answered and lowers nothing");
+    let stale = ShardError::StaleEpoch { got: Epoch(4), minimum: Epoch(5) };
+    assert_eq!(delete(Some(4)).await, Err(stale.clone()));
+    assert!(world.node.stat_shard(BACKEND, shard(1)).await.unwrap().is_some());
+    let again = Fence::open(Some(world._place.path().join("listed"))).unwrap();
+    assert_eq!(again.check(Epoch(4)), Err(stale), "a restart does not forget it");
+    delete(Some(5)).await.unwrap();
+    world.write(shard(1), 4).await.unwrap();
+    delete(None).await.unwrap();
+    assert!(world.node.stat_shard(BACKEND, shard(1)).await.unwrap().is_none());
 }
 
 #[tokio::test]

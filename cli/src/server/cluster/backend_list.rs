@@ -100,8 +100,13 @@ impl NodeClient for ListedNode {
     async fn stat_shard(&self, backend: BackendId, shard: ShardId) -> Result<Option<ShardStat>, ShardError> {
         self.node.stat_shard(backend, shard).await
     }
-    async fn delete_shards(&self, backend: BackendId, shards: Vec<ShardId>) -> Result<(), ShardError> {
-        self.node.delete_shards(backend, shards).await
+    async fn delete_shards(
+        &self,
+        backend: BackendId,
+        shards: Vec<ShardId>,
+        superseded_by: Option<Epoch>,
+    ) -> Result<(), ShardError> {
+        self.node.delete_shards(backend, shards, superseded_by).await
     }
     async fn list_shards(
         &self,
@@ -109,8 +114,9 @@ impl NodeClient for ListedNode {
         pg: PgId,
         after: Option<ShardId>,
         limit: usize,
+        epoch: Epoch,
     ) -> Result<Vec<ShardStat>, ShardError> {
-        self.node.list_shards(backend, pg, after, limit).await
+        self.node.list_shards(backend, pg, after, limit, epoch).await
     }
     async fn scrub_shards(
         &self,

@@ -41,7 +41,7 @@ pub(crate) struct NodeFiles {
 }
 
 impl NodeFiles {
-    /// Of a data directory; nothing is made yet.
+    /// Of a data directory that is there; nothing is made in it yet.
     pub(crate) fn of(data_dir: &Path) -> Self {
         Self { directory: data_dir.join("node"), changing: Arc::default() }
     }
@@ -52,7 +52,7 @@ impl NodeFiles {
         if let Some(text) = self.read(KEY)? {
             return NodeKey::from_pem(&text).map_err(unusable);
         }
-        std::fs::create_dir_all(&self.directory).map_err(|e| self.failed(KEY, &e))?;
+        durable_file::make_directory(&self.directory).map_err(|e| self.failed(KEY, &e))?;
         let key = NodeKey::from_seed(seed).map_err(unusable)?;
         self.write(KEY, key.to_pem().as_bytes(), Readers::Owner)?;
         Ok(key)
@@ -126,7 +126,7 @@ impl NodeFiles {
 
     fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Failure> {
         let text = serde_json::to_vec_pretty(value).map_err(|e| self.failed(name, &e))?;
-        std::fs::create_dir_all(&self.directory).map_err(|e| self.failed(name, &e))?;
+        durable_file::make_directory(&self.directory).map_err(|e| self.failed(name, &e))?;
         self.write(name, &text, Readers::Anybody)
     }
 

@@ -26,33 +26,49 @@ pub(crate) async fn follow(
     shutdown: CancellationToken,
 ) {
     let mut ticks = tokio::time::interval(LOOK_PERIOD);
+    // What was applied when the map was read last, and the epoch the network knows. The layout does not tell the latter:
+    // it may have been advanced by whoever stored a map, or by the map this process began with.
+    let mut seen = None;
+    let mut met = None;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = shutdown.cancelled() => return,
         }
-        match store.known_cluster_map() {
-            Ok(Some(map)) if map.table.epoch > layout.current().table.epoch => take(network.as_deref(), &layout, map),
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "read the cluster map"),
+        // Read before the map, so that what is applied in between is seen next time.
+        let applied = store.root_applied();
+        if seen != Some(applied) {
+            match store.known_cluster_map() {
+                Ok(map) => {
+                    seen = Some(applied);
+                    // While this copy still catches up, what the layout began with is newer.
+                    let newest = layout.current().table.epoch;
+                    let is_news = |map: &ClusterMap| met < Some(map.table.epoch) && map.table.epoch >= newest;
+                    if let Some(map) = map.filter(is_news) {
+                        met = Some(map.table.epoch);
+                        take(network.as_ref(), &layout, map).await;
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "read the cluster map"),
+            }
         }
         let is_leading = store.leader() == Leader::Here;
         leads.send_if_modified(|leads| std::mem::replace(leads, is_leading) != is_leading);
     }
 }
 
-fn take(network: Option<&Network>, layout: &Layout, map: ClusterMap) {
+async fn take(network: Option<&Arc<Network>>, layout: &Layout, map: ClusterMap) {
     tracing::debug!(epoch = map.table.epoch.0, nodes = map.nodes.len(), "a newer cluster map");
-    if let Some(network) = network {
-        network.meet(&map.nodes);
-        keep(network, &map.nodes);
-    }
+    let nodes = map.nodes.clone();
+    let Some(network) = network else { return layout.advance(map) };
+    network.meet(&nodes);
     layout.advance(map);
-}
-
-fn keep(network: &Network, nodes: &[NodeRecord]) {
-    if let Err(failure) = network.files.keep_nodes(nodes) {
-        tracing::warn!(error = %failure.message, "keep the list of nodes");
+    let network = network.clone();
+    let kept = tokio::task::spawn_blocking(move || network.files.keep_nodes(&nodes)).await;
+    match kept {
+        Ok(Ok(())) => {}
+        Ok(Err(failure)) => tracing::warn!(error = %failure.message, "keep the list of nodes"),
+        Err(error) => tracing::warn!(%error, "keep the list of nodes"),
     }
 }
 
@@ -62,7 +78,7 @@ pub(crate) async fn fetch(network: Arc<Network>, layout: Layout, shutdown: Cance
         let known = layout.current();
         for via in coordinators(&known.nodes, network.own()) {
             match fetch_cluster_map(network.transport.as_ref(), via, known.table.epoch).await {
-                Ok(Some(map)) => take(Some(&network), &layout, map),
+                Ok(Some(map)) => take(Some(&network), &layout, map).await,
                 Ok(None) => {}
                 Err(error) => {
                     tracing::debug!(%via, %error, "ask for the cluster map");

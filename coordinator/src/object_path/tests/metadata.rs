@@ -6,7 +6,7 @@ use holdfast_proto::manifest::{AccessKey, Bucket, ObjectVersion, Pair, Part, Seg
 use holdfast_proto::{BucketId, Epoch, NodeId, SegmentId, VersionId};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::Semaphore;
 
 pub(crate) struct FakeMetadata {
@@ -19,6 +19,9 @@ pub(crate) struct FakeMetadata {
     pub(crate) panics: AtomicBool,
     /// Writes take a permit each.
     pub(crate) gate: Semaphore,
+    pub(crate) session: AtomicU64,
+    /// What is stored, if it is newer than what the object path knows.
+    pub(crate) newer_map: Mutex<Option<ClusterMap>>,
 }
 
 impl Default for FakeMetadata {
@@ -30,6 +33,8 @@ impl Default for FakeMetadata {
             refusal: Mutex::default(),
             panics: AtomicBool::default(),
             gate: Semaphore::new(1_000_000),
+            session: AtomicU64::new(1),
+            newer_map: Mutex::default(),
         }
     }
 }
@@ -49,7 +54,7 @@ impl FakeMetadata {
 #[async_trait]
 impl Metadata for FakeMetadata {
     async fn cluster_map(&self) -> MetadataResult<Option<ClusterMap>> {
-        absent()
+        Ok(self.newer_map.lock().clone())
     }
     async fn cluster_map_set(&self, _: Epoch, _: ClusterMap) -> MetadataResult<()> {
         absent()
@@ -85,7 +90,7 @@ impl Metadata for FakeMetadata {
         absent()
     }
     async fn writer_session(&self) -> MetadataResult<WriterSession> {
-        Ok(WriterSession(1))
+        Ok(WriterSession(self.session.load(Ordering::SeqCst)))
     }
     async fn writer_fence(&self, _: NodeId) -> MetadataResult<()> {
         Ok(())

@@ -87,7 +87,7 @@ fn over_nodes(node: &FakeNode, layout: &Layout) -> (LocalNetwork, Arc<dyn NodeCl
     let network = LocalNetwork::new(LocalOptions { silence_max: Duration::from_secs(3), ..LocalOptions::default() });
     let join = |number: usize| {
         let fence = Fence::open(None).unwrap();
-        let fenced = FencedNode::new(Arc::new(node.only(number)), fence.clone());
+        let fenced = FencedNode::new(Arc::new(node.only(number)), fence.clone(), Fence::open(None).unwrap());
         let service = NodeService::new(node_id(number), fenced.clone(), ServeLimits::default());
         let identity = NodeIdentity {
             cluster: ClusterId([3; 16]),

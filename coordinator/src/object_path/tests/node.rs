@@ -264,7 +264,12 @@ impl NodeClient for FakeNode {
         }))
     }
 
-    async fn delete_shards(&self, backend: BackendId, shards: Vec<ShardId>) -> Result<(), ShardError> {
+    async fn delete_shards(
+        &self,
+        backend: BackendId,
+        shards: Vec<ShardId>,
+        _: Option<Epoch>,
+    ) -> Result<(), ShardError> {
         self.faults(backend)?;
         self.at(backend, |b| shards.iter().for_each(|shard| drop(b.shards.remove(shard))));
         Ok(())
@@ -276,6 +281,7 @@ impl NodeClient for FakeNode {
         _: PgId,
         _: Option<ShardId>,
         _: usize,
+        _: Epoch,
     ) -> Result<Vec<ShardStat>, ShardError> {
         Ok(Vec::new())
     }

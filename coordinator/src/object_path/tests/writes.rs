@@ -325,7 +325,7 @@ async fn a_client_that_goes_away_during_the_commit_does_not_undo_it() {
 async fn a_commit_that_breaks_leaves_the_shards() {
     for panics in [true, false] {
         let world = World::new();
-        world.metadata.panics.store(panics, std::sync::atomic::Ordering::SeqCst);
+        world.metadata.panics.store(panics, Ordering::SeqCst);
         if !panics {
             *world.metadata.refusal.lock() = Some(MetadataError::Invalid { reason: "refused".into() });
         }
@@ -370,4 +370,18 @@ async fn a_backend_that_hung_is_left_out_for_a_while() {
         assert_eq!(version.segments[0].durable_slots.count_ones(), 5);
         assert!(world.node.on(2, |b| b.begins) > begins);
     }
+}
+
+/// Whoever bars a coordinator goes by the map that was stored before: what the coordinator writes afterwards, in its next
+/// session, must not be placed by an older one.
+#[tokio::test]
+async fn a_new_session_begins_with_the_newest_map() {
+    let world = World::new();
+    world.put("k", &sample(STRIPE, 1)).await.unwrap();
+    *world.metadata.newer_map.lock() = Some(cluster_map(2));
+    world.put("k", &sample(STRIPE, 1)).await.unwrap();
+    assert_eq!(world.layout.current().table.epoch, Epoch(1), "not asked for at every write");
+    world.metadata.session.store(2, Ordering::SeqCst);
+    world.put("k", &sample(STRIPE, 1)).await.unwrap();
+    assert_eq!(world.layout.current().table.epoch, Epoch(2));
 }
