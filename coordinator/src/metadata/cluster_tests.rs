@@ -149,9 +149,12 @@ impl Cluster {
     }
 }
 
-fn version(number: u64) -> ObjectVersion {
+/// Ids are unique in a bucket, not only in a key: inline bytes are kept by them.
+fn version(key: &str, number: u64) -> ObjectVersion {
+    let hash = blake3::hash(key.as_bytes());
+    let unique = *hash.as_bytes().first_chunk().unwrap();
     ObjectVersion {
-        version: Bytes::copy_from_slice(&VersionId::from_parts(number, [1; 10]).0),
+        version: Bytes::copy_from_slice(&VersionId::from_parts(number, unique).0),
         object_bytes: 8,
         inline: Bytes::copy_from_slice(&number.to_be_bytes()),
         etag: number.to_string(),
@@ -164,7 +167,7 @@ fn put(bucket: BucketId, key: &str, number: u64, expected: Option<u64>) -> PutVe
     PutVersion {
         bucket,
         key: key.to_owned(),
-        version: version(number),
+        version: version(key, number),
         versioning: Versioning::Unversioned,
         preconditions: Preconditions { if_match, ..Preconditions::default() },
         session: None,
