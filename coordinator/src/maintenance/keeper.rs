@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Reports of damage that may wait for repair; more are dropped, as inventories find the damage anyway.
 const HINTS_MAX: usize = 4096;
-/// How long work under way may take to stop when leadership is lost; it is dropped then, and found again by the next
-/// inventory.
+/// How long work under way is waited for when leadership is lost. What takes longer ends by itself, beside the next
+/// leader's; what is left undone is found again by the next inventory.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maintenance of this process and where it takes hints; `None` while another coordinator leads.

@@ -13,7 +13,7 @@ use holdfast_proto::{BackendId, Epoch};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Tries against concurrent changes; this process is the only writer, so the second nearly always succeeds.
+/// Tries against concurrent changes: nodes that announce themselves, and a leader that does not know yet that it is none.
 const TRIES_MAX: usize = 5;
 /// A replaced backend keeps its record under its name and this until its slots are whole again; then the record goes.
 /// No other backend may be named so.
