@@ -1,9 +1,10 @@
 //! The oldest epoch this node still takes orders by. It only grows, outlives the process, and is in force only when no
 //! write by an older map can become durable any more.
 //!
-//! Whoever commits a move of shards raises the fence on every node first: then no coordinator that has not heard of the
-//! move can still write where shards no longer belong. It is kept in a file (docs/formats.md, "Fence"): a node that
-//! forgot it at a restart would take such a write.
+//! Two are kept by a node. The first is raised by pings, for writes: nothing raises it today, for a move is committed only
+//! after every coordinator was asked what it writes, or barred. The second is raised by listings, for deletions of what a
+//! newer map superseded. Each is kept in a file (docs/formats.md, "Fence"): a node that forgot it at a restart would take
+//! an order that it has promised to refuse.
 //!
 //! **Invariant:** `in_force` says e only after everything below e was refused or has ended, and e is on stable storage.
 

@@ -2,7 +2,8 @@
 //! it no longer does.
 //!
 //! For a moment two coordinators may both believe that they lead. What each does holds against the other: the cluster map
-//! changes by compare-and-set, records are asked of consensus, and a storage node that was listed by a newer map refuses to delete by an older one.
+//! changes by compare-and-set, records are asked of consensus, and a storage node that was listed by a newer map refuses
+//! to delete by an older one.
 
 use super::{Maintenance, MaintenanceOptions, MaintenanceParts};
 use crate::object_path::DamageHint;

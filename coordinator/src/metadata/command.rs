@@ -349,7 +349,7 @@ pub(super) struct RangeMembers {
     pub(super) members: Vec<u64>,
 }
 
-/// What `apply` answers. Never stored.
+/// What `apply` answers. Kept in short, as a `WireAnswer`, until its proposer says that it has it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Reply {
     Done,

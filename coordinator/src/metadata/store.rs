@@ -18,7 +18,7 @@ use super::raft_machine::{RootCache, state_error};
 use super::sequences::Sequences;
 use super::service::ConsensusService;
 use super::simulated_disk::SimulatedDisk;
-use super::snapshot::{self, Staging};
+use super::snapshot::Staging;
 use super::state;
 use super::state_store::{FLUSH_BYTES, StateStore};
 use crate::leader::Leader;
@@ -30,7 +30,7 @@ use holdfast_proto::{BucketId, ClusterId, Epoch, NodeId, SegmentId, VersionId};
 use holdfast_transport::Transport;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -38,6 +38,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 mod bucket_removal;
+mod files;
 mod keeper;
 mod membership;
 mod pages;
@@ -46,6 +47,7 @@ mod routing;
 mod splits;
 mod writers;
 
+use files::{IdRule, Opened, open_files};
 use room::Room;
 use routing::AllRounds;
 pub use splits::RangeInfo;
@@ -309,74 +311,6 @@ impl Inner {
             return work().map_err(|e| e.to_string());
         }
         tokio::task::spawn_blocking(work).await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
-    }
-}
-
-/// Which cluster id a directory may have.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum IdRule {
-    /// Its own, whatever was given.
-    Keep,
-    /// The one given.
-    Same,
-}
-
-struct Opened {
-    cluster: ClusterId,
-    log: Arc<LogDatabase>,
-    state: Arc<StateStore>,
-    staging: Staging,
-    room: Option<Room>,
-}
-
-fn open_files(directory: &Path, new_id: ClusterId, rule: IdRule) -> MetadataResult<Opened> {
-    let failed = |what: &str, e: std::io::Error| MetadataError::Unavailable {
-        reason: format!("{what} {}: {e}", directory.display()),
-    };
-    std::fs::create_dir_all(directory).map_err(|e| failed("make", e))?;
-    // The directory's own name must outlive a power cut, too.
-    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(|e| failed("make durable", e))?;
-    // RocksDB makes this file last. The log is made first, so a state alone has lost its log, and with it whatever was
-    // acknowledged since the state was last flushed.
-    let is_made = |name: &str| directory.join(name).join("CURRENT").exists();
-    if is_made("state") && !is_made("log") {
-        let reason =
-            format!("{} has a state but no log: what was acknowledged last is in the log", directory.display());
-        return Err(MetadataError::Unavailable { reason });
-    }
-    let log = LogDatabase::open(&directory.join("log"))?;
-    let state = Arc::new(StateStore::open(&directory.join("state"))?);
-    let cluster = cluster_file(directory, new_id).map_err(|e| failed("read the cluster id in", e))?;
-    if rule == IdRule::Same && cluster != new_id {
-        let reason = format!("{} belongs to cluster {cluster}, not to {new_id}", directory.display());
-        return Err(MetadataError::Unavailable { reason });
-    }
-    snapshot::resume_installs(&state).map_err(state_error)?;
-    let staging = Staging::open(directory.join("incoming")).map_err(|e| failed("make", e))?;
-    staging.clean().map_err(|e| failed("clean", e))?;
-    let room = Some(Room::new(directory.to_owned()));
-    Ok(Opened { cluster, log, state, staging, room })
-}
-
-/// Reads `DIR/cluster-id`, or makes it: written aside, synced, renamed, directory synced.
-fn cluster_file(directory: &Path, new_id: ClusterId) -> std::io::Result<ClusterId> {
-    use std::io::Write;
-    let path = directory.join("cluster-id");
-    match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            text.trim().parse().map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, format!("{e}")))
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let aside = directory.join("cluster-id.new");
-            let mut file = std::fs::File::create(&aside)?;
-            writeln!(file, "{new_id}")?;
-            file.sync_all()?;
-            std::fs::rename(&aside, &path)?;
-            std::fs::File::open(directory)?.sync_all()?;
-            Ok(new_id)
-        }
-        Err(e) => Err(e),
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Shell: waits on the node and on timers. The decisions are in `gather`.
 //!
-//! **Invariant:** every cell handed out was verified against the root in the manifest (by the node), or decoded from k
-//! such cells.
+//! **Invariant:** every cell handed out was verified against the root in the manifest (by the node of this process, or here
+//! if another sent it), or decoded from k such cells.
 
 use super::api::{DamageHint, ObjectError};
 use super::gather::{Ask, DecodeTask, Gather};

@@ -28,7 +28,8 @@ pub(super) use uploads::{list_parts, load_upload};
 pub(super) use writers::writer_opening;
 
 /// Applies one command to the state that `view` shows. An error in the outer result means the state cannot be read;
-/// a refusal is an inner one, and the batch then holds nothing but that answer, for retries. `index` is that of the command in the group's log.
+/// a refusal is an inner one, and the batch then holds nothing but that answer, for retries. `index` is that of the command
+/// in the group's log.
 pub(super) fn apply<V: KvView>(view: &V, range: u32, index: u64, command: &Command) -> KvResult<(ApplyResult, Batch)> {
     let view = RangeView::of_group(view, range)?;
     let mut apply = Apply { view: &view, range, index, batch: Batch::default(), next_garbage: None };

@@ -2,7 +2,8 @@
 //! proposer says that it has it.
 //!
 //! Refusals are remembered, too: whoever was refused acts on it, so a copy of the command that is ordered later must not
-//! be judged anew. Only what belongs into another range is not: it is asked there. A process whose node has started another since is refused, so what is remembered of it can go.
+//! be judged anew. Only what belongs into another range is not: it is asked there. A process whose node has started
+//! another since is refused, so what is remembered of it can go.
 //!
 //! **Invariant:** a command is carried out at most once, however often it is in the log (`retries_are_applied_once`).
 
