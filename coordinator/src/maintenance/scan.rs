@@ -323,6 +323,10 @@ async fn commit_settled(shared: &Arc<Shared>, epoch: Epoch, settled: &[PgId]) {
             tracing::info!(pgs = settled.len(), epoch = map.table.epoch.0, "moves complete, committed");
             // The old copies are superseded now; the next inventory frees them.
             shared.request_inventory(Doubt::None);
+            if !map.table.pgs.iter().any(|pg| pg.is_moving()) {
+                // What could not be planned while shards moved may be possible now: the next look at backends plans again.
+                shared.health.lock().planned.clear();
+            }
         }
         Ok(_) => shared.request_inventory(Doubt::None),
         Err(error) => tracing::warn!(%error, "commit placement groups"),
