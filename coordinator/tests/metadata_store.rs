@@ -26,6 +26,7 @@ fn segment(number: u64) -> Segment {
         shard_roots: Bytes::from(vec![0; 192]),
         durable_slots: 0b11_1111,
         segment_offset: 0,
+        stand_ins: Vec::new(),
     }
 }
 

@@ -25,6 +25,7 @@ mod rebalance;
 mod scenario;
 mod setting;
 mod solver;
+mod stand_in;
 mod stop;
 mod table;
 mod topology;
@@ -45,6 +46,7 @@ pub use planner::{PlannerLimits, PolicyPlan, SchemeOffer, plan_policy, strongest
 pub use proof::{Counterexample, Proof, prove, prove_layout, prove_targets};
 pub use scenario::{KINDS_MAX, Promise, SCENARIOS_MAX, Scenario, ScenarioError};
 pub use solver::{LayoutPlan, plan_layout, plan_table, slots_changed};
+pub use stand_in::choose_stand_in;
 pub use stop::{StopCheck, safe_to_stop};
 pub use table::{PG_COUNT_MAX, commit_pgs, initial_layout, initial_table};
 pub use topology::{BACKENDS_MAX, BackendPlace, Topology, TopologyError};

@@ -3,7 +3,7 @@
 //! prost messages with hand-written tags (docs/formats.md): unknown fields are skipped, tags are never reused. Sizes
 //! are bytes, times are milliseconds since 1970 (UTC).
 
-use crate::ids::{PgId, SegmentId, ShardId, Slot, VersionId};
+use crate::ids::{BackendId, PgId, SegmentId, ShardId, Slot, VersionId};
 use bytes::Bytes;
 
 /// One run of object bytes placed as one in a PG and coded as a run of stripes.
@@ -35,6 +35,28 @@ pub struct Segment {
     /// Where the segment begins in what was uploaded as one (its object or its part), as its shard headers say.
     #[prost(uint64, tag = "8")]
     pub segment_offset: u64,
+    /// Shards that were written elsewhere than the table says, because the backend of their slot did not answer. They may
+    /// have gone home since.
+    #[prost(message, repeated, tag = "9")]
+    pub stand_ins: Vec<StandIn>,
+}
+
+/// A shard that another backend took in.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct StandIn {
+    /// Its slot.
+    #[prost(uint32, tag = "1")]
+    pub slot: u32,
+    /// The backend that took it, 16 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub backend: Bytes,
+}
+
+impl StandIn {
+    /// The shard of `slot` is on `backend`.
+    pub fn new(slot: Slot, backend: BackendId) -> Self {
+        Self { slot: u32::from(slot.0), backend: Bytes::copy_from_slice(&backend.0) }
+    }
 }
 
 impl Segment {
@@ -45,6 +67,11 @@ impl Segment {
     /// The shard in `slot`.
     pub fn shard(&self, slot: Slot) -> ShardId {
         ShardId { pg: PgId(self.pg), segment: self.segment_id(), slot }
+    }
+    /// The backend that took the shard of `slot` in, if one did.
+    pub fn stand_in(&self, slot: Slot) -> Option<BackendId> {
+        let found = self.stand_ins.iter().find(|stand_in| stand_in.slot == u32::from(slot.0))?;
+        Some(BackendId(found.backend.as_ref().try_into().ok()?))
     }
     /// The root hash of the shard in `slot`, if the record has one.
     pub fn shard_root(&self, slot: Slot) -> Option<[u8; 32]> {

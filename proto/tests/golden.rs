@@ -72,6 +72,7 @@ fn segment() -> Segment {
         shard_roots: Bytes::from(roots),
         durable_slots: 0b01_1111,
         segment_offset: 64 << 20,
+        stand_ins: Vec::new(),
     }
 }
 

@@ -525,6 +525,7 @@ pub(super) fn segment_record(id: SegmentId, pg: u32) -> Segment {
         shard_roots: Bytes::new(),
         durable_slots: 0b11_1111,
         segment_offset: 0,
+        stand_ins: Vec::new(),
     };
     let roots: Vec<u8> = (0..6).flat_map(|slot| root_of(&content(segment.shard(Slot(slot))))).collect();
     segment.shard_roots = Bytes::from(roots);

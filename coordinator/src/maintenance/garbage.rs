@@ -77,7 +77,7 @@ pub(crate) async fn collect(shared: &Shared, first_seen: &mut HashMap<u64, u64>)
     Ok(is_full)
 }
 
-/// Frees the shards of `garbage` wherever the table says they may be.
+/// Frees the shards of `garbage` wherever they may be.
 async fn free(shared: &Shared, garbage: &[Garbage]) {
     let map = shared.layout.current();
     let reach = shared.reach();
@@ -85,7 +85,7 @@ async fn free(shared: &Shared, garbage: &[Garbage]) {
     for segment in garbage.iter().map(|g| &g.segment) {
         let Ok(shape) = SegmentShape::read(segment) else { continue };
         for slot in shape.slots() {
-            for backend in map.table.locations(shape.pg, slot).into_iter().filter(|b| reach.can_read(*b)) {
+            for backend in shape.places(&map.table, slot).into_iter().filter(|b| reach.can_read(*b)) {
                 shards.entry(backend).or_default().push(shape.shard(slot));
             }
         }

@@ -85,7 +85,7 @@ async fn inspect_segment(
     Ok((view, left))
 }
 
-/// Looks where the table says, target first, and tells of the best copy.
+/// Looks where reads look, target first, and tells of the best copy.
 async fn inspect_shard(
     shared: &Shared,
     map: &ClusterMap,
@@ -94,7 +94,7 @@ async fn inspect_shard(
     slot: Slot,
     is_suspect: bool,
 ) -> ShardView {
-    let places = map.table.locations(shape.pg, slot);
+    let places = shape.places(&map.table, slot);
     let mut worst = "unavailable";
     let mut at = places.first().copied().unwrap_or_default();
     for backend in &places {

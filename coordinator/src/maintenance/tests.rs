@@ -4,10 +4,10 @@ use super::fakes::{CLUSTER, FakeMetadata, FakeNode, FakeRebuilder, SCHEME, SEGME
 use super::*;
 use crate::metadata::{BackendRecord, ClusterMap, SegmentOwner};
 use holdfast_proto::admin::BackendIntent;
-use holdfast_proto::manifest::{ObjectVersion, Segment};
+use holdfast_proto::manifest::{ObjectVersion, Segment, StandIn};
 use holdfast_proto::node::BackendHealth;
 use holdfast_proto::pg_table::{Pg, PgTable};
-use holdfast_proto::{BackendId, BucketId, Epoch, ErrorKind, NodeId, SegmentId, ShardId, Slot, VersionId};
+use holdfast_proto::{BackendId, BucketId, Epoch, ErrorKind, NodeId, PgId, SegmentId, ShardId, Slot, VersionId};
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -404,6 +404,37 @@ async fn a_write_that_was_acknowledged_degraded_is_completed_and_recorded() {
     world.rebuilder.in_flight.lock().remove(&id);
     world.until("it is recorded", |w| w.metadata.segments.lock()[&id].1.durable_slots == 0b11_1111).await;
     world.until_whole_and_tidy().await;
+    world.maintenance.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_others_took_in_goes_home_when_its_backend_is_back() {
+    let world = world(8, 30, options(), |_| {}).await;
+    let away = world.backend("d1");
+    world.node.set_health(away, BackendHealth::Missing);
+    world.until_verdict(Verdict::Degraded).await;
+    for number in 100..140 {
+        let id = segment_id(number);
+        let mut segment = world.write(id);
+        let pg = world.layout.current().table.pg(PgId(segment.pg)).unwrap().target.clone();
+        let Some(slot) = pg.iter().position(|backend| *backend == away) else { continue };
+        let slot = Slot(u8::try_from(slot).unwrap());
+        let map = world.layout.current();
+        let stand_in = map.backends.iter().map(|record| record.id).find(|id| !pg.contains(id)).unwrap();
+        world.node.drop_shard(away, segment.shard(slot));
+        world.node.put(stand_in, segment.shard(slot));
+        segment.stand_ins.push(StandIn::new(slot, stand_in));
+        world.metadata.segments.lock().get_mut(&id).unwrap().1 = segment.clone();
+        world.hints.send(DamageHint { shard: segment.shard(slot), backend: away }).await.unwrap();
+    }
+    world.maintenance.shared.request_inventory(shared::Doubt::FewerShards);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let findings = world.until_verdict(Verdict::Degraded).await;
+    assert!(findings.iter().any(|finding| finding.contains("wait for a place")), "{findings:?}");
+    assert_eq!(world.rebuilder.rebuilt.load(Ordering::Relaxed), 0, "nothing is rebuilt meanwhile");
+    world.node.set_health(away, BackendHealth::Online);
+    world.until_whole_and_tidy().await;
+    assert_eq!(world.rebuilder.rebuilt.load(Ordering::Relaxed), 0, "copied, not rebuilt");
     world.maintenance.shutdown().await;
 }
 

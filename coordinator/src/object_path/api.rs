@@ -158,6 +158,8 @@ pub struct DurabilityReceipt {
     pub shards: u32,
     /// Shards of a whole segment (k+m); 0 for an inline object.
     pub shards_total: u32,
+    /// Most shards of any segment that are not where they belong but on backends that stand in.
+    pub stand_ins: u32,
     /// Whether the bytes live in the metadata record.
     pub inline: bool,
 }
@@ -167,7 +169,11 @@ impl std::fmt::Display for DurabilityReceipt {
         if self.inline {
             return f.write_str("inline, regions=1, fsync=yes");
         }
-        write!(f, "shards={}/{}, regions=1, fsync=yes", self.shards, self.shards_total)
+        write!(f, "shards={}/{}, regions=1, fsync=yes", self.shards, self.shards_total)?;
+        if self.stand_ins > 0 {
+            write!(f, ", stand-ins={}", self.stand_ins)?;
+        }
+        Ok(())
     }
 }
 

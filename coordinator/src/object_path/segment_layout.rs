@@ -6,7 +6,7 @@ use super::api::ObjectError;
 use super::shared::Codecs;
 use holdfast_codec::{Codec, Geometry};
 use holdfast_proto::manifest::Segment;
-use holdfast_proto::{PgId, SegmentId, ShardId, Slot};
+use holdfast_proto::{BackendId, PgId, SegmentId, ShardId, Slot};
 
 /// Longest cell taken for true: many times what we write, and still a harmless allocation.
 const CELL_BYTES_MAX: u32 = 16 << 20;
@@ -47,6 +47,11 @@ impl SegmentLayout {
     /// The shard in a slot of the scheme.
     pub(crate) fn shard(&self, slot: usize) -> ShardId {
         ShardId { pg: self.pg, segment: self.id, slot: slot_id(slot) }
+    }
+
+    /// The backend that took the slot's shard in when it was written, if one did.
+    pub(crate) fn stand_in(&self, slot: usize) -> Option<BackendId> {
+        self.record.stand_in(slot_id(slot))
     }
 
     /// The root its shard must have.

@@ -1,35 +1,39 @@
-//! Writes one segment: begins its n shards, appends coded batches to all of them at once, finishes them, and decides by
-//! the ack rule when enough are durable.
+//! Writes one segment: appends coded batches to its n shards at once, finishes them, and decides by the ack rule when
+//! enough are durable.
 //!
-//! Shell: runs in a task of its own and reads the clock. Not here: coding (`coding`), what comes before and after
-//! (`upload`).
+//! Shell: runs in a task of its own and reads the clock. Not here: coding (`coding`), beginning the shards
+//! (`segment_begin`), what comes before and after (`upload`).
 //!
 //! **Invariant:** success means that at least k+1 shards were reported durable by their backends, with the root that we
-//! computed. A backend that fails, or falls far behind the others, drops out: an erasure, as long as k+1 remain.
+//! computed. A backend that fails, or falls far behind the others, drops out: an erasure, as long as k+1 remain. Where k
+//! remain and others can stand in, what is missing is rebuilt there from the k durable ones before the write is
+//! acknowledged.
 
 use super::api::{DamageHint, ObjectError};
 use super::cpu_pool::CpuLost;
+use super::segment_begin::begin_all;
+use super::segment_layout::slot_id;
 use super::shared::{RebuildContext, Shared};
+use super::stand_ins::{StandIns, rebuild_missing};
 use super::uncommitted::SegmentLife;
 use super::upload_budget::BatchPermit;
+use crate::metadata::ClusterMap;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use holdfast_codec::{Geometry, Scheme};
-use holdfast_proto::manifest::Segment;
+use holdfast_proto::manifest::{Segment, StandIn};
 use holdfast_proto::node::{Cell, NodeClient, ShardError, ShardStat, ShardWriter};
 use holdfast_proto::shard_header::ShardHeader;
-use holdfast_proto::{BackendId, ClusterId, Epoch, ErrorKind, ShardId};
+use holdfast_proto::{BackendId, ErrorKind, ShardId};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
-/// Pauses before a backend that is busy is asked again to begin.
-const BEGIN_RETRIES: [Duration; 3] = [Duration::from_millis(10), Duration::from_millis(40), Duration::from_millis(160)];
 /// How long slow backends are waited for.
 #[derive(Clone, Debug)]
 pub(crate) struct Patience {
@@ -37,8 +41,13 @@ pub(crate) struct Patience {
     pub(crate) step: Duration,
     /// Once k+1 backends have begun their shards, the others are waited for so long.
     pub(crate) begin_grace: Duration,
+    /// How long backends may take to begin their shards before others stand in, where there are others.
+    pub(crate) stand_in_after: Duration,
     /// Once k+1 backends have taken a batch, the others get a multiple of the time so far, within these bounds.
     pub(crate) append_grace: RangeInclusive<Duration>,
+    /// Once k have taken a batch, or have made their shard durable, and what the others miss could be rebuilt on stand-ins:
+    /// how long those are still waited for, a multiple of the time so far within these bounds.
+    pub(crate) rebuild_grace: RangeInclusive<Duration>,
     /// Once k+1 shards are durable, the client waits for the others no longer than this. They finish in the background.
     pub(crate) finish_grace: RangeInclusive<Duration>,
 }
@@ -51,8 +60,13 @@ impl Default for Patience {
             step: Duration::from_secs(60),
             // Beginning reserves room, no more.
             begin_grace: Duration::from_secs(2),
+            // A node that was killed is silent: writes have to go on within three seconds, an election included.
+            stand_in_after: Duration::from_secs(1),
             // Dropping a shard in the middle costs a repair of all of it.
             append_grace: Duration::from_secs(5)..=Duration::from_secs(30),
+            // As for beginning: what has gone silent is a node that was killed, or a machine beyond its strength, where
+            // the time so far is long.
+            rebuild_grace: Duration::from_secs(1)..=Duration::from_secs(30),
             finish_grace: Duration::from_millis(50)..=Duration::from_secs(1),
         }
     }
@@ -61,7 +75,8 @@ impl Default for Patience {
 /// What a segment will be.
 pub(crate) struct SegmentPlan {
     pub(crate) life: Arc<SegmentLife>,
-    pub(crate) cluster: ClusterId,
+    /// The map its shards are placed by.
+    pub(crate) map: Arc<ClusterMap>,
     pub(crate) owner: RebuildContext,
     pub(crate) scheme: Scheme,
     pub(crate) geometry: Geometry,
@@ -86,20 +101,27 @@ pub(crate) struct SegmentOutcome {
 }
 
 /// One slot's shard while it is written.
-struct Lane {
-    slot: usize,
-    backend: BackendId,
-    writer: Option<Box<dyn ShardWriter>>,
+pub(super) struct Lane {
+    pub(super) slot: usize,
+    /// Where it is written: the backend of its slot, or one that stands in.
+    pub(super) backend: BackendId,
+    pub(super) writer: Option<Box<dyn ShardWriter>>,
     /// Over the cell hashes; goes on after a failure: the manifest holds the roots of all shards.
     root: blake3::Hasher,
-    failure: Option<ShardError>,
+    pub(super) failure: Option<ShardError>,
+}
+
+impl Lane {
+    pub(super) fn new(slot: usize, backend: BackendId) -> Self {
+        Self { slot, backend, writer: None, root: blake3::Hasher::new(), failure: None }
+    }
 }
 
 impl SegmentPlan {
     /// What the shard in a slot says of itself.
-    fn header(&self, slot: usize) -> ShardHeader {
+    pub(super) fn header(&self, slot: usize) -> ShardHeader {
         ShardHeader {
-            cluster: self.cluster,
+            cluster: self.map.cluster,
             id: self.life.shard(slot),
             bucket: self.owner.bucket,
             key_hash: self.owner.key_hash,
@@ -124,93 +146,47 @@ pub(crate) async fn write_segment(
     mut batches: mpsc::Receiver<PendingBatch>,
 ) -> Result<SegmentOutcome, ObjectError> {
     let needed = plan.scheme.k() + 1;
-    let mut lanes = begin_all(&shared, &plan, needed).await;
+    let mut stand_ins = StandIns::new(&shared, &plan.map, &plan.life);
+    let mut lanes = begin_all(&shared, &plan, &mut stand_ins, needed).await;
     check_enough(&lanes, needed)?;
+    // From k durable shards the others can be rebuilt, if there is a place for them.
+    let floor = if stand_ins.is_empty() { needed } else { plan.scheme.k() };
     while let Some(batch) = batches.recv().await {
         let cells = batch.coding.await.map_err(|lost| ObjectError::Internal { reason: lost.to_string() })??;
-        append_all(&shared, &mut lanes, cells, needed).await;
+        append_all(&shared, &mut lanes, cells, (floor, needed)).await;
         drop(batch.permit);
-        check_enough(&lanes, needed)?;
+        check_enough(&lanes, floor)?;
     }
-    let (lanes, durable_slots) = finish_all(&shared, &plan, lanes, needed).await?;
-    let segment = Segment {
+    let (roots, durable_slots) = finish_all(&shared, &plan, &mut lanes, (floor, needed)).await?;
+    let mut segment = Segment {
         id: Bytes::copy_from_slice(plan.life.id.as_bytes()),
         pg: plan.life.pg.0,
         segment_bytes: plan.geometry.segment_bytes(),
         scheme: Bytes::copy_from_slice(&plan.scheme.code()),
         cell_bytes: plan.geometry.cell_bytes(),
-        shard_roots: lanes.iter().flat_map(|root| *root).collect(),
+        shard_roots: roots.iter().flatten().copied().collect(),
         durable_slots,
         segment_offset: plan.segment_offset,
+        stand_ins: Vec::new(),
     };
-    Ok(SegmentOutcome { segment, durable: durable_slots.count_ones() })
-}
-
-/// Begins all shards at once. Backends that hung a moment ago are left out, unless the others are not enough.
-async fn begin_all(shared: &Shared, plan: &SegmentPlan, needed: usize) -> Vec<Lane> {
-    let lane = |(slot, &backend)| Lane { slot, backend, writer: None, root: blake3::Hasher::new(), failure: None };
-    let mut lanes: Vec<Lane> = plan.life.targets.iter().enumerate().map(lane).collect();
-    let is_hung = |lane: &Lane| shared.hung_writes.avoids(lane.backend);
-    let (hung, others): (Vec<usize>, Vec<usize>) = (0..lanes.len()).partition(|&slot| is_hung(&lanes[slot]));
-    let begun = begin_some(shared, plan, &mut lanes, &others, needed).await;
-    if begun < needed {
-        begin_some(shared, plan, &mut lanes, &hung, needed - begun).await;
+    for lane in lanes.iter().filter(|lane| lane.backend != plan.life.targets[lane.slot]) {
+        segment.stand_ins.push(StandIn::new(slot_id(lane.slot), lane.backend));
     }
-    for lane in lanes.iter_mut().filter(|lane| lane.writer.is_none() && lane.failure.is_none()) {
-        lane.failure = Some(too_slow(lane.backend));
-    }
-    lanes
-}
-
-/// Begins the shards of `slots`. One that is far slower than enough others is not waited for. Returns how many begun.
-async fn begin_some(shared: &Shared, plan: &SegmentPlan, lanes: &mut [Lane], slots: &[usize], needed: usize) -> usize {
-    let begin = |slot: usize, backend: BackendId| async move {
-        (slot, begin(&*shared.node, backend, plan.header(slot), plan.life.epoch).await)
-    };
-    let mut begins: FuturesUnordered<_> = slots.iter().map(|&slot| begin(slot, lanes[slot].backend)).collect();
-    let mut deadline = Instant::now() + shared.patience.step;
-    let mut begun = 0;
-    while let Ok(Some((slot, result))) = timeout_at(deadline, begins.next()).await {
-        match result {
-            Ok(writer) => {
-                lanes[slot].writer = Some(writer);
-                begun += 1;
-            }
-            Err(error) => lanes[slot].failure = Some(error),
-        }
-        if begun == needed {
-            deadline = deadline.min(Instant::now() + shared.patience.begin_grace);
+    if (durable_slots.count_ones() as usize) < needed {
+        let places: Vec<BackendId> = lanes.iter().map(|lane| lane.backend).collect();
+        rebuild_missing(&shared, &plan, &mut segment, stand_ins, &places).await;
+        let durable = segment.durable_slots.count_ones() as usize;
+        if durable < needed {
+            return Err(too_few(&lanes, durable, needed));
         }
     }
-    for lane in slots.iter().map(|&slot| &lanes[slot]) {
-        if lane.writer.is_none() && lane.failure.is_none() {
-            shared.hung_writes.record_failure(lane.backend);
-        }
-    }
-    begun
+    let durable = segment.durable_slots.count_ones();
+    Ok(SegmentOutcome { segment, durable })
 }
 
-async fn begin(
-    node: &dyn NodeClient,
-    backend: BackendId,
-    header: ShardHeader,
-    epoch: Epoch,
-) -> Result<Box<dyn ShardWriter>, ShardError> {
-    let mut retries = BEGIN_RETRIES.into_iter();
-    loop {
-        match node.begin_shard(backend, header.clone(), epoch).await {
-            // A queue drains; the room of a full backend or its failure does not come back so soon.
-            Err(ShardError::Busy { queued, .. }) => match retries.next() {
-                Some(pause) => sleep(pause).await,
-                None => return Err(ShardError::Busy { backend, queued }),
-            },
-            other => return other,
-        }
-    }
-}
-
-/// Appends each lane's cells. Lanes that fail, or lag far behind k+1 others, lose their writer.
-async fn append_all(shared: &Shared, lanes: &mut [Lane], cells: Vec<Vec<Cell>>, needed: usize) {
+/// Appends each lane's cells. Lanes that fail, or lag far behind k+1 others, lose their writer; so do, later, those that
+/// lag behind `floor` others.
+async fn append_all(shared: &Shared, lanes: &mut [Lane], cells: Vec<Vec<Cell>>, (floor, needed): (usize, usize)) {
     let patience = &shared.patience;
     let started = Instant::now();
     let mut deadline = started + patience.step;
@@ -235,8 +211,12 @@ async fn append_all(shared: &Shared, lanes: &mut [Lane], cells: Vec<Vec<Cell>>, 
         while let Ok(Some((slot, is_taken))) = timeout_at(deadline, appends.next()).await {
             done |= 1 << slot;
             taken += usize::from(is_taken);
+            if is_taken && taken == floor && floor < needed {
+                deadline = deadline.min(Instant::now() + grace(started.elapsed() * 4, &patience.rebuild_grace));
+            }
             if is_taken && taken == needed {
-                deadline = deadline.min(Instant::now() + grace(started.elapsed() * 4, &patience.append_grace));
+                let grace = grace(started.elapsed() * 4, &patience.append_grace);
+                deadline = (started + patience.step).min(Instant::now() + grace);
             }
         }
     }
@@ -252,12 +232,13 @@ async fn append_all(shared: &Shared, lanes: &mut [Lane], cells: Vec<Vec<Cell>>, 
     }
 }
 
-/// Finishes all shards at once. Returns the roots of all n, and which of them are durable (at least `needed`).
+/// Finishes all shards at once. Returns the roots of all n, and which of them are durable: at least `needed`, or, when
+/// nothing more is to be hoped for, at least `floor`.
 async fn finish_all(
     shared: &Arc<Shared>,
     plan: &SegmentPlan,
-    mut lanes: Vec<Lane>,
-    needed: usize,
+    lanes: &mut [Lane],
+    (floor, needed): (usize, usize),
 ) -> Result<(Vec<[u8; 32]>, u64), ObjectError> {
     let roots: Vec<[u8; 32]> = lanes.iter().map(|lane| *lane.root.finalize().as_bytes()).collect();
     let mut finishing = JoinSet::new();
@@ -283,18 +264,25 @@ async fn finish_all(
                 lanes[slot].failure = Some(error);
             }
         }
-        if durable_slots.count_ones() as usize >= needed {
+        let durable = durable_slots.count_ones() as usize;
+        if durable == floor && floor < needed {
+            deadline = deadline.min(Instant::now() + grace(started.elapsed() * 4, &shared.patience.rebuild_grace));
+        }
+        if durable >= needed {
             deadline = deadline.min(Instant::now() + grace(started.elapsed() * 2, &shared.patience.finish_grace));
         }
     }
-    let durable = durable_slots.count_ones();
-    if (durable as usize) < needed {
-        // None may still become durable while the caller deletes them.
+    let durable = durable_slots.count_ones() as usize;
+    if durable < needed {
+        // None may still become durable while the caller deletes or rebuilds them.
         finishing.shutdown().await;
-        return Err(too_few(&lanes, durable as usize, needed));
+        if durable < floor {
+            return Err(too_few(lanes, durable, needed));
+        }
     }
     if !finishing.is_empty() {
-        tokio::spawn(finish_stragglers(shared.clone(), plan.life.clone(), finishing, pending));
+        let places: Vec<BackendId> = lanes.iter().map(|lane| lane.backend).collect();
+        tokio::spawn(finish_stragglers(shared.clone(), plan.life.clone(), finishing, (places, pending)));
     }
     Ok((roots, durable_slots))
 }
@@ -319,7 +307,7 @@ async fn finish_stragglers(
     shared: Arc<Shared>,
     life: Arc<SegmentLife>,
     mut finishing: JoinSet<(usize, Result<(), ShardError>)>,
-    mut pending: u64,
+    (places, mut pending): (Vec<BackendId>, u64),
 ) {
     let mut settled = Vec::new();
     let started = Instant::now();
@@ -331,7 +319,7 @@ async fn finish_stragglers(
             Ok(Some(finished)) => finished,
             Ok(None) => break,
             Err(_) => {
-                let hung = life.targets.iter().enumerate().filter(|(slot, _)| pending & (1 << slot) != 0);
+                let hung = places.iter().enumerate().filter(|(slot, _)| pending & (1 << slot) != 0);
                 hung.for_each(|(_, &backend)| shared.hung_writes.record_failure(backend));
                 deadline = deadlines.next();
                 continue;
@@ -339,7 +327,7 @@ async fn finish_stragglers(
         };
         let Ok((slot, _)) = finished else { continue };
         pending &= !(1 << slot);
-        let (shard, backend) = (life.shard(slot), life.targets[slot]);
+        let (shard, backend) = (life.shard(slot), places[slot]);
         if life.is_abandoned() {
             delete_late(&*shared.node, backend, shard).await;
         }
@@ -372,7 +360,7 @@ fn too_few(lanes: &[Lane], durable: usize, needed: usize) -> ObjectError {
     ObjectError::TooFewBackends { durable: count(durable), needed: count(needed), reason, full }
 }
 
-fn too_slow(backend: BackendId) -> ShardError {
+pub(super) fn too_slow(backend: BackendId) -> ShardError {
     ShardError::Unavailable { backend, reason: "did not answer in time".to_owned() }
 }
 

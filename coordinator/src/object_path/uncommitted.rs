@@ -9,6 +9,7 @@
 use super::in_flight::InFlightGuard;
 use holdfast_proto::node::NodeClient;
 use holdfast_proto::{BackendId, Epoch, PgId, SegmentId, ShardId, Slot};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -31,6 +32,8 @@ pub(crate) struct SegmentLife {
     pub(crate) targets: Vec<BackendId>,
     /// Of the map that says so.
     pub(crate) epoch: Epoch,
+    /// Other backends that were asked to take a slot's shard in.
+    stand_ins: Mutex<Vec<(usize, BackendId)>>,
     fate: AtomicU8,
     _in_flight: InFlightGuard,
 }
@@ -43,7 +46,16 @@ impl SegmentLife {
         epoch: Epoch,
         in_flight: InFlightGuard,
     ) -> Self {
-        Self { id, pg, targets, epoch, fate: AtomicU8::new(UNDECIDED), _in_flight: in_flight }
+        let stand_ins = Mutex::default();
+        Self { id, pg, targets, epoch, stand_ins, fate: AtomicU8::new(UNDECIDED), _in_flight: in_flight }
+    }
+    /// Notes, before it is asked, that a backend may get the shard of a slot that is not its own.
+    pub(crate) fn note_stand_in(&self, slot: usize, backend: BackendId) {
+        self.stand_ins.lock().push((slot, backend));
+    }
+    /// Every place where one of its shards may be.
+    fn places(&self) -> Vec<(usize, BackendId)> {
+        self.targets.iter().copied().enumerate().chain(self.stand_ins.lock().iter().copied()).collect()
     }
     /// The shard in a slot.
     pub(crate) fn shard(&self, slot: usize) -> ShardId {
@@ -143,8 +155,8 @@ impl Drop for Uncommitted {
 async fn delete_all(node: &dyn NodeClient, lives: &[Arc<SegmentLife>]) {
     let mut shards: BTreeMap<BackendId, Vec<ShardId>> = BTreeMap::new();
     for life in lives {
-        for (slot, backend) in life.targets.iter().enumerate() {
-            shards.entry(*backend).or_default().push(life.shard(slot));
+        for (slot, backend) in life.places() {
+            shards.entry(backend).or_default().push(life.shard(slot));
         }
     }
     // All at once, and not for ever: while this waits the segments count as in flight, and moves wait for those.

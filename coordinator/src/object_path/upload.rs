@@ -109,7 +109,7 @@ fn store_inline(shared: &Arc<Shared>, expect: &ChecksumExpectation, bytes: Bytes
         content: Content::Inline(bytes),
         md5,
         checksum: checksum::verify(expect, md5, value)?,
-        receipt: DurabilityReceipt { shards: 0, shards_total: 0, inline: true },
+        receipt: DurabilityReceipt { shards: 0, shards_total: 0, stand_ins: 0, inline: true },
         uncommitted: Uncommitted::new(shared.node.clone()),
         missing: Vec::new(),
     })
@@ -357,7 +357,7 @@ impl Upload {
         let geometry = Geometry::new(codec.scheme().k(), cell_bytes, bytes);
         let plan = SegmentPlan {
             life: life.clone(),
-            cluster: map.cluster,
+            map,
             owner: self.owner,
             scheme: codec.scheme(),
             geometry,
@@ -397,13 +397,19 @@ impl Upload {
         let md5 = digests.md5;
         let checksum = checksum::verify(expect, md5, value)?;
         let shards = self.done.iter().map(|outcome| outcome.durable).min().unwrap_or(self.shards_total);
+        let stand_ins = self.done.iter().map(|outcome| outcome.segment.stand_ins.len()).max().unwrap_or(0);
         let missing = self.done.iter().flat_map(|outcome| self.uncommitted.missing(&outcome.segment)).collect();
         Ok(Stored {
             content: Content::Segments(self.done.into_iter().map(|outcome| outcome.segment).collect()),
             object_bytes: self.object_bytes,
             md5,
             checksum,
-            receipt: DurabilityReceipt { shards, shards_total: self.shards_total, inline: false },
+            receipt: DurabilityReceipt {
+                shards,
+                shards_total: self.shards_total,
+                stand_ins: u32::try_from(stand_ins).unwrap_or(u32::MAX),
+                inline: false,
+            },
             uncommitted: self.uncommitted,
             missing,
         })
@@ -411,10 +417,12 @@ impl Upload {
 }
 
 impl Uncommitted {
-    /// The shards of one of its segments that are not durable.
+    /// The shards of one of its segments that are not durable at the backends of their slots.
     fn missing(&self, segment: &Segment) -> Vec<DamageHint> {
         let Some(life) = self.life(segment.segment_id()) else { return Vec::new() };
-        let slots = (0u8..).zip(&life.targets).filter(|(slot, _)| segment.durable_slots & (1 << slot) == 0);
+        let slots = (0u8..)
+            .zip(&life.targets)
+            .filter(|(slot, _)| segment.durable_slots & (1 << slot) == 0 || segment.stand_in(Slot(*slot)).is_some());
         slots.map(|(slot, &backend)| DamageHint { shard: segment.shard(Slot(slot)), backend }).collect()
     }
 }

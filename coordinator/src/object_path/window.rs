@@ -112,9 +112,9 @@ pub(crate) async fn read_window(
 /// Slots that are less likely to answer, or to do so soon: their backend failed lately or is far slower than the others,
 /// or they were never durable.
 fn avoided_slots(shared: &Shared, request: &WindowRequest<'_>) -> SlotSet {
-    let (map, now) = (shared.layout.current(), Instant::now());
+    let now = Instant::now();
     let is_doubtful = |slot: usize| {
-        let first = map.table.locations(request.layout.pg, slot_id(slot)).first().copied();
+        let first = first_place(shared, request, slot);
         let is_avoided =
             |backend| shared.backend_memory.avoids(backend) || !shared.slow_reads.lock().takes_turn(backend, now);
         first.is_none_or(is_avoided) || !request.layout.was_durable(slot)
@@ -125,11 +125,8 @@ fn avoided_slots(shared: &Shared, request: &WindowRequest<'_>) -> SlotSet {
 
 /// How quick each slot's backend usually is.
 fn ranks(shared: &Shared, request: &WindowRequest<'_>) -> impl Fn(usize) -> u32 + use<> {
-    let map = shared.layout.current();
-    let slow_reads = shared.slow_reads.lock();
     let rank = |slot: usize| {
-        let first = map.table.locations(request.layout.pg, slot_id(slot)).first().copied();
-        first.map_or(u32::MAX, |backend| slow_reads.rank(backend))
+        first_place(shared, request, slot).map_or(u32::MAX, |backend| shared.slow_reads.lock().rank(backend))
     };
     let ranks: Vec<u32> = (0..request.layout.codec.scheme().n()).map(rank).collect();
     move |slot| ranks.get(slot).copied().unwrap_or(u32::MAX)
@@ -143,9 +140,9 @@ fn remember_abandoned(
     gather: &Gather,
     (started, is_hedged): (Instant, bool),
 ) {
-    let (map, now) = (shared.layout.current(), Instant::now());
+    let now = Instant::now();
     for slot in gather.outstanding_slots() {
-        if let Some(&backend) = map.table.locations(request.layout.pg, slot_id(slot)).first() {
+        if let Some(backend) = first_place(shared, request, slot) {
             shared.slow_reads.lock().handle_abandoned(backend, now.saturating_duration_since(started), now);
             if is_hedged {
                 shared.backend_memory.record_failure(backend);
@@ -154,16 +151,31 @@ fn remember_abandoned(
     }
 }
 
-/// Asks for a slot's cells where they should be, then where they were before.
+/// Where a slot's shard may be, best first: where it belongs, where it was before a move, where it was taken in; the last
+/// comes first while the first does not answer.
+fn places(shared: &Shared, request: &WindowRequest<'_>, slot: usize) -> Vec<BackendId> {
+    let mut places = shared.layout.current().table.locations(request.layout.pg, slot_id(slot));
+    if let Some(stand_in) = request.layout.stand_in(slot).filter(|stand_in| !places.contains(stand_in)) {
+        let is_away = places.first().is_none_or(|home| shared.backend_memory.avoids(*home));
+        places.insert(if is_away { 0 } else { places.len() }, stand_in);
+    }
+    places
+}
+
+fn first_place(shared: &Shared, request: &WindowRequest<'_>, slot: usize) -> Option<BackendId> {
+    places(shared, request, slot).first().copied()
+}
+
+/// Asks for a slot's cells at each place in turn.
 async fn read_slot(shared: &Arc<Shared>, request: &WindowRequest<'_>, ask: Ask) -> Answer {
     let shard = request.layout.shard(ask.slot);
-    let locations = shared.layout.current().table.locations(request.layout.pg, shard.slot);
-    let home = locations.first().copied().unwrap_or_default();
+    let places = places(shared, request, usize::from(shard.slot.0));
+    let home = places.first().copied().unwrap_or_default();
     let mut answer = Answer { ask, read: Err(ShardError::NotFound { shard, backend: home }), backend: home };
     let Some(root) = request.layout.root(answer.ask.slot) else { return answer };
     let first = request.stripes.start + u32::try_from(answer.ask.stripes.start).unwrap_or(u32::MAX);
     let count = u32::try_from(answer.ask.stripes.len()).unwrap_or(u32::MAX);
-    for backend in locations {
+    for backend in places {
         let asked = Instant::now();
         let read = shared.node.read_shard(backend, shard, first, count, Some(root));
         let slow = || ShardError::Unavailable { backend, reason: "did not answer in time".to_owned() };
@@ -200,9 +212,8 @@ fn note_failure(shared: &Shared, backend: BackendId, error: &ShardError) {
 
 /// What has not answered by now will not soon: the next reads ask it last.
 fn remember_hung(shared: &Shared, request: &WindowRequest<'_>, gather: &Gather) {
-    let map = shared.layout.current();
     for slot in gather.outstanding_slots() {
-        if let Some(&backend) = map.table.locations(request.layout.pg, slot_id(slot)).first() {
+        if let Some(backend) = first_place(shared, request, slot) {
             tracing::warn!(%backend, segment = %request.layout.id, "backend hangs in a read");
             shared.backend_memory.record_failure(backend);
         }

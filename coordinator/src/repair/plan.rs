@@ -109,6 +109,7 @@ impl SegmentPlan {
 pub fn plan_segment(shape: &SegmentShape, pg: &Pg, holdings: &[Holding], reach: &Reach) -> SegmentPlan {
     let mut plan = SegmentPlan::default();
     let (mut readable, mut readable_once_copied) = (SlotSet::new(), SlotSet::new());
+    let mut is_stood_in = false;
     for slot in shape.slots() {
         let index = usize::from(slot.0);
         let (target, committed) = (pg.target.get(index).copied(), pg.committed.get(index).copied());
@@ -116,7 +117,9 @@ pub fn plan_segment(shape: &SegmentShape, pg: &Pg, holdings: &[Holding], reach: 
             backend.is_some_and(|b| holdings.iter().any(|h| h.slot == slot && h.backend == b && h.is_good))
         };
         let at_target = is_good_at(target);
-        if at_target || is_good_at(committed) {
+        let is_taken_in = !at_target && !is_good_at(committed) && is_good_at(shape.stand_in(slot));
+        is_stood_in |= is_taken_in;
+        if at_target || is_good_at(committed) || is_taken_in {
             readable.insert(index);
             readable_once_copied.insert(index);
         }
@@ -136,6 +139,10 @@ pub fn plan_segment(shape: &SegmentShape, pg: &Pg, holdings: &[Holding], reach: 
         }
     }
     plan.margin = margin(shape.scheme, &readable);
+    if is_stood_in {
+        // Who stands in may share a zone or node with the others: what was promised for whole domains is not proven.
+        plan.margin = plan.margin.min(shape.full_margin() - 1);
+    }
     if margin(shape.scheme, &readable_once_copied) < 0 {
         plan.unreadable = std::mem::take(&mut plan.rebuilds);
     }
@@ -218,6 +225,33 @@ mod tests {
         check(STILL, &[&[bad(0, 1), at(0, 9)], tail].concat(), &[], "margin 1, copy 0 9->1");
         // Two slots' shards on one backend count by slot.
         check(STILL, &[&[at(1, 1)], &whole[..]].concat(), &[], "margin 2, delete 1@1");
+    }
+
+    #[test]
+    fn a_shard_that_was_taken_in_counts_but_is_not_where_it_belongs() {
+        use holdfast_proto::manifest::StandIn;
+        let stood_in = |slots: &[(u8, u8)]| {
+            let mut record = record(SegmentId([9; 16]), 0, 1);
+            record.stand_ins = slots.iter().map(|(slot, backend)| StandIn::new(Slot(*slot), b(*backend))).collect();
+            SegmentShape::read(&record).unwrap()
+        };
+        let pg = Pg { committed: (1..=6).map(b).collect(), target: (1..=6).map(b).collect() };
+        let whole = [at(0, 1), at(1, 2), at(2, 3), at(3, 4), at(4, 5), at(5, 6)];
+        let away =
+            Reach::new((1..=9).map(|n| (b(n), if n < 3 { BackendHealth::Missing } else { BackendHealth::Online })));
+        let back = Reach::new((1..=9).map(|n| (b(n), BackendHealth::Online)));
+        let taken_in = [&[at(0, 8), at(1, 9)], &whole[2..]].concat();
+        let plan = plan_segment(&stood_in(&[(0, 8), (1, 9)]), &pg, &taken_in, &away);
+        assert_eq!((plan.margin, plan.blocked.len(), plan.has_work()), (1, 2, false));
+        assert_eq!(plan_segment(&shape(), &pg, &taken_in, &away).margin, 0, "reads find only what the record names");
+        let one_more_gone = [&taken_in[..2], &taken_in[3..]].concat();
+        assert_eq!(plan_segment(&stood_in(&[(0, 8), (1, 9)]), &pg, &one_more_gone, &away).margin, 1);
+        let plan = plan_segment(&stood_in(&[(0, 8), (1, 9)]), &pg, &taken_in, &back);
+        let copy = |slot: u8, from, to| CopyShard { slot: Slot(slot), from: b(from), to: b(to) };
+        assert_eq!((plan.margin, &plan.copies[..]), (1, &[copy(0, 8, 1), copy(1, 9, 2)][..]));
+        let at_home = [&[at(0, 8)], &whole[..]].concat();
+        let plan = plan_segment(&stood_in(&[(0, 8), (1, 9)]), &pg, &at_home, &back);
+        assert_eq!((plan.margin, &plan.deletes[..]), (2, &[(Slot(0), b(8))][..]));
     }
 
     #[test]

@@ -7,7 +7,8 @@
 use super::survival::full_margin;
 use holdfast_codec::{Geometry, Scheme};
 use holdfast_proto::manifest::Segment;
-use holdfast_proto::{PgId, SegmentId, ShardId, Slot};
+use holdfast_proto::pg_table::PgTable;
+use holdfast_proto::{BackendId, PgId, SegmentId, ShardId, Slot};
 
 /// Most slots repair can account for: `Segment::durable_slots` has one bit a slot in a `u64`.
 pub const SLOT_COUNT_MAX: usize = 64;
@@ -33,6 +34,8 @@ pub struct SegmentShape {
     pub durable_slots: u64,
     /// Root of each slot's shard, n of them.
     pub roots: Box<[[u8; 32]]>,
+    /// Shards that other backends took in, by slot.
+    pub stand_ins: Box<[(Slot, BackendId)]>,
 }
 
 /// Why a segment's record cannot be planned for.
@@ -80,6 +83,10 @@ impl SegmentShape {
             root.copy_from_slice(chunk);
             root
         });
+        let stand_in = |slot: usize| {
+            let slot = Slot(u8::try_from(slot).ok()?);
+            Some((slot, segment.stand_in(slot)?))
+        };
         Ok(Self {
             id,
             pg: PgId(segment.pg),
@@ -90,6 +97,7 @@ impl SegmentShape {
             shard_bytes: Geometry::new(k, segment.cell_bytes, segment.segment_bytes).shard_bytes(),
             durable_slots: segment.durable_slots,
             roots: roots.collect(),
+            stand_ins: (0..n).filter_map(stand_in).collect(),
         })
     }
 
@@ -107,6 +115,18 @@ impl SegmentShape {
     /// The root the shard in `slot` must have; `None` beyond the last slot.
     pub fn root(&self, slot: Slot) -> Option<&[u8; 32]> {
         self.roots.get(usize::from(slot.0))
+    }
+
+    /// The backend that took the shard of `slot` in, if one did.
+    pub fn stand_in(&self, slot: Slot) -> Option<BackendId> {
+        self.stand_ins.iter().find(|(stood_in, _)| *stood_in == slot).map(|(_, backend)| *backend)
+    }
+
+    /// Where reads look for the shard in `slot`: where the table says, and where it was taken in.
+    pub fn places(&self, table: &PgTable, slot: Slot) -> Vec<BackendId> {
+        let mut places = table.locations(self.pg, slot);
+        places.extend(self.stand_in(slot).filter(|stand_in| !places.contains(stand_in)));
+        places
     }
 
     /// Shards it can lose when whole, whichever they are.
@@ -137,6 +157,7 @@ pub(crate) mod samples {
             shard_roots: Bytes::from(roots),
             durable_slots: 0b11_1111,
             segment_offset: 0,
+            stand_ins: Vec::new(),
         }
     }
 }

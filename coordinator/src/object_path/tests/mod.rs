@@ -10,6 +10,7 @@ mod node;
 mod nodes;
 mod reads;
 mod rebuilds;
+mod stand_ins;
 mod writes;
 
 use super::*;
@@ -59,7 +60,7 @@ fn options() -> ObjectPathOptions {
     }
 }
 
-/// Slot s of PG p is on backend (s + p) mod 6.
+/// Slot s of PG p is on backend (s + p) mod 6. The spare ones take nothing in.
 fn cluster_map(epoch: u64) -> ClusterMap {
     let pg = |p: usize| {
         let backends: Vec<BackendId> = (0..N).map(|slot| backend((slot + p) % N)).collect();
@@ -71,7 +72,7 @@ fn cluster_map(epoch: u64) -> ClusterMap {
         id: backend(number),
         name: format!("d{number}"),
         location: format!("disk:/d{number}"),
-        intent: BackendIntent::Active,
+        intent: if number < N { BackendIntent::Active } else { BackendIntent::Drained },
         node: node_id(number),
     };
     ClusterMap { backends: (0..N + 2).map(record).collect(), ..ClusterMap::new(ClusterId([3; 16]), table) }
@@ -120,6 +121,15 @@ impl World {
         Self::reached(options(), true)
     }
 
+    /// As `over_nodes`; the spare ones may stand in for others.
+    fn with_stand_ins() -> Self {
+        let world = Self::over_nodes();
+        let mut map = cluster_map(2);
+        map.backends.iter_mut().for_each(|record| record.intent = BackendIntent::Active);
+        world.layout.advance(map);
+        world
+    }
+
     fn reached(options: ObjectPathOptions, is_over_nodes: bool) -> Self {
         let (node, metadata, layout) =
             (FakeNode::new(N + 2), Arc::new(FakeMetadata::default()), Layout::new(cluster_map(1)));
@@ -128,7 +138,9 @@ impl World {
             step: Duration::from_secs(5),
             // Long enough for a healthy backend on a machine that is starved while the tests run.
             begin_grace: Duration::from_millis(500),
+            stand_in_after: Duration::from_millis(500),
             append_grace: Duration::from_millis(500)..=Duration::from_secs(1),
+            rebuild_grace: Duration::from_millis(500)..=Duration::from_secs(1),
             finish_grace: Duration::from_millis(250)..=Duration::from_millis(500),
         };
         let tuning = (Some(CELL as u32), patience);

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 /// A way for a node to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failure {
+pub(super) enum Failure {
     Killed,
     CutOff,
     /// What it is sent arrives, what it says does not.
@@ -17,10 +17,10 @@ enum Failure {
     Hung,
 }
 
-const FAILURES: [Failure; 4] = [Failure::Killed, Failure::CutOff, Failure::Mute, Failure::Hung];
+pub(super) const FAILURES: [Failure; 4] = [Failure::Killed, Failure::CutOff, Failure::Mute, Failure::Hung];
 
 impl World {
-    fn fail(&self, number: usize, failure: Failure) {
+    pub(super) fn fail(&self, number: usize, failure: Failure) {
         let (own, node) = (node_id(0), node_id(number));
         match failure {
             Failure::Killed => self.network.kill(node),
