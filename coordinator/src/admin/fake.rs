@@ -62,6 +62,9 @@ impl Metadata for FakeMetadata {
     fn bucket(&self, name: &str) -> Option<Bucket> {
         self.buckets.lock().get(name).cloned()
     }
+    async fn find_bucket(&self, name: &str) -> MetadataResult<Option<Bucket>> {
+        Ok(self.bucket(name))
+    }
     async fn bucket_create(&self, name: &str, owner: &str, now_ms: u64) -> MetadataResult<Bucket> {
         let mut buckets = self.buckets.lock();
         if let Some(bucket) = buckets.get(name) {

@@ -356,6 +356,9 @@ impl Metadata for FakeMetadata {
     fn bucket(&self, name: &str) -> Option<Bucket> {
         (name == "b").then(|| Bucket { id: 1, name: "b".into(), ..Bucket::default() })
     }
+    async fn find_bucket(&self, name: &str) -> MetadataResult<Option<Bucket>> {
+        Ok(self.bucket(name))
+    }
     async fn bucket_create(&self, _: &str, _: &str, _: u64) -> MetadataResult<Bucket> {
         unavailable()
     }

@@ -443,6 +443,9 @@ pub trait Metadata: Send + Sync + 'static {
     // --- root group: buckets
     /// A bucket by name, from memory: on the path of every request, so it does not wait.
     fn bucket(&self, name: &str) -> Option<Bucket>;
+    /// The same, but a bucket that is not in memory is looked for again once this node holds all that was acknowledged
+    /// before the call: it may have been made at another coordinator a moment ago.
+    async fn find_bucket(&self, name: &str) -> MetadataResult<Option<Bucket>>;
     /// Makes a bucket.
     async fn bucket_create(&self, name: &str, owner: &str, now_ms: u64) -> MetadataResult<Bucket>;
     /// All buckets by name.

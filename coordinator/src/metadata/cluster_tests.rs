@@ -283,6 +283,10 @@ async fn one_store_grows_to_three_voters_and_every_node_reads_and_writes() {
     let cluster = Cluster::start(1, 3).await;
     let bucket = BucketId(cluster.store(2).bucket_create("b", "o", 1).await.unwrap().id);
     for node in 1..=3 {
+        // Whether or not the message that tells of it has come.
+        let found = cluster.store(node).find_bucket("b").await.unwrap();
+        assert_eq!(found.map(|found| found.id), Some(bucket.0), "node {node}");
+        assert_eq!(cluster.store(node).find_bucket("none").await.unwrap(), None);
         cluster.store(node).put_version(put(bucket, &format!("k{node}"), node, None)).await.unwrap();
     }
     for node in 1..=3 {

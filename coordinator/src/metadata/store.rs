@@ -403,6 +403,14 @@ impl Metadata for MetadataStore {
         self.inner.cache.read().buckets.get(name).filter(|b| !b.deleting).cloned()
     }
 
+    async fn find_bucket(&self, name: &str) -> MetadataResult<Option<Bucket>> {
+        if let Some(bucket) = self.bucket(name) {
+            return Ok(Some(bucket));
+        }
+        self.root_barrier().await?;
+        Ok(self.bucket(name))
+    }
+
     async fn bucket_create(&self, name: &str, owner: &str, now_ms: u64) -> MetadataResult<Bucket> {
         let create = command::BucketCreate { name: name.to_owned(), owner: owner.to_owned(), now_ms };
         match self.propose_root(Kind::BucketCreate(create)).await? {

@@ -74,6 +74,9 @@ impl Metadata for FakeMetadata {
     fn bucket(&self, _: &str) -> Option<Bucket> {
         None
     }
+    async fn find_bucket(&self, name: &str) -> MetadataResult<Option<Bucket>> {
+        Ok(self.bucket(name))
+    }
     async fn bucket_create(&self, _: &str, _: &str, _: u64) -> MetadataResult<Bucket> {
         absent()
     }

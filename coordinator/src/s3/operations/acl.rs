@@ -83,7 +83,7 @@ impl Operations {
         &self,
         request: S3Request<GetBucketAclInput>,
     ) -> S3Result<S3Response<GetBucketAclOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let (owner, grants) = self.owner_grants(&bucket.owner);
         Ok(S3Response::new(GetBucketAclOutput { grants: Some(grants), owner: Some(owner) }))
     }
@@ -92,7 +92,7 @@ impl Operations {
         &self,
         request: S3Request<PutBucketAclInput>,
     ) -> S3Result<S3Response<PutBucketAclOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let input = &request.input;
         check_grants([
             input.grant_full_control.as_ref(),
@@ -110,7 +110,7 @@ impl Operations {
         &self,
         request: S3Request<GetObjectAclInput>,
     ) -> S3Result<S3Response<GetObjectAclOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let input = request.input;
         let version = self.live_version(&bucket, &input.key, input.version_id.as_deref()).await?;
         let (owner, grants) = self.owner_grants(&version.owner);
@@ -121,7 +121,7 @@ impl Operations {
         &self,
         request: S3Request<PutObjectAclInput>,
     ) -> S3Result<S3Response<PutObjectAclOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let input = request.input;
         let version = self.live_version(&bucket, &input.key, input.version_id.as_deref()).await?;
         check_grants([
@@ -140,7 +140,7 @@ impl Operations {
         &self,
         request: S3Request<GetBucketOwnershipControlsInput>,
     ) -> S3Result<S3Response<GetBucketOwnershipControlsOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         let object_ownership = ObjectOwnership::from_static(ObjectOwnership::BUCKET_OWNER_ENFORCED);
         let rules = vec![OwnershipControlsRule { object_ownership }];
         Ok(S3Response::new(GetBucketOwnershipControlsOutput { ownership_controls: Some(OwnershipControls { rules }) }))
@@ -150,7 +150,7 @@ impl Operations {
         &self,
         request: S3Request<PutBucketOwnershipControlsInput>,
     ) -> S3Result<S3Response<PutBucketOwnershipControlsOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         match request.input.ownership_controls.rules.as_slice() {
             [rule] => check_ownership(rule.object_ownership.as_str())?,
             _ => return Err(S3Error::new(S3ErrorCode::MalformedXML)),

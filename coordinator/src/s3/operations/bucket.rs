@@ -63,7 +63,7 @@ impl Operations {
     }
 
     pub(super) async fn head_one(&self, request: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         let bucket_region = Some(self.options.region.clone());
         Ok(S3Response::new(HeadBucketOutput { bucket_region, ..HeadBucketOutput::default() }))
     }
@@ -102,7 +102,7 @@ impl Operations {
         &self,
         request: S3Request<DeleteBucketInput>,
     ) -> S3Result<S3Response<DeleteBucketOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         self.metadata.bucket_delete(&bucket.name).await.s3()?;
         Ok(S3Response::new(DeleteBucketOutput::default()))
     }
@@ -111,7 +111,7 @@ impl Operations {
         &self,
         request: S3Request<GetBucketLocationInput>,
     ) -> S3Result<S3Response<GetBucketLocationOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         // us-east-1 is the empty constraint.
         let region = self.options.region.clone();
         let location_constraint = (region != "us-east-1").then(|| BucketLocationConstraint::from(region));
@@ -122,7 +122,7 @@ impl Operations {
         &self,
         request: S3Request<GetBucketVersioningInput>,
     ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let status = match versioning_of(&bucket) {
             Versioning::Unversioned => None,
             Versioning::Enabled => Some(BucketVersioningStatus::from_static(BucketVersioningStatus::ENABLED)),
@@ -135,7 +135,7 @@ impl Operations {
         &self,
         request: S3Request<PutBucketVersioningInput>,
     ) -> S3Result<S3Response<PutBucketVersioningOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let configuration = request.input.versioning_configuration;
         if configuration.mfa_delete.as_ref().is_some_and(|m| m.as_str() == "Enabled") || request.input.mfa.is_some() {
             return Err(not_implemented("MFA delete"));

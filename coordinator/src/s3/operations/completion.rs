@@ -22,7 +22,7 @@ impl Operations {
         &self,
         mut request: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let input = &mut request.input;
         let id = upload_id(&input.upload_id)?;
         let named = input.multipart_upload.take().and_then(|m| m.parts).unwrap_or_default();

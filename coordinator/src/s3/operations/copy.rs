@@ -33,7 +33,7 @@ impl Operations {
             return Err(invalid_argument("Copy sources are named as bucket/key"));
         };
         encryption::refuse_for_source(&request.headers)?;
-        let bucket = self.bucket_expecting(request, bucket, SOURCE_EXPECTED_OWNER)?;
+        let bucket = self.bucket_expecting(request, bucket, SOURCE_EXPECTED_OWNER).await?;
         let version = self.live_version(&bucket, key, version_id.as_deref()).await.map_err(|error| {
             // A copy of a delete marker by its version is a wrong request, not a wrong method.
             if error.code() == &S3ErrorCode::MethodNotAllowed {
@@ -53,7 +53,7 @@ impl Operations {
     }
 
     pub(super) async fn copy(&self, mut request: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let context = self.context(&request)?.clone();
         let source = self
             .source(

@@ -40,7 +40,7 @@ impl Operations {
         &self,
         request: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let owner = self.context(&request)?.principal.access_key.clone();
         let input = request.input;
         let preconditions = Preconditions {
@@ -62,7 +62,7 @@ impl Operations {
         &self,
         request: S3Request<DeleteObjectsInput>,
     ) -> S3Result<S3Response<DeleteObjectsOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let owner = self.context(&request)?.principal.access_key.clone();
         let Delete { objects, quiet } = request.input.delete;
         if objects.is_empty() || objects.len() > KEYS_MAX {

@@ -186,7 +186,7 @@ impl S3 for Operations {
         &self,
         request: S3Request<GetBucketPolicyInput>,
     ) -> S3Result<S3Response<GetBucketPolicyOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         Err(not_configured("NoSuchBucketPolicy", "The bucket policy does not exist"))
     }
 
@@ -194,7 +194,7 @@ impl S3 for Operations {
         &self,
         request: S3Request<GetBucketPolicyStatusInput>,
     ) -> S3Result<S3Response<GetBucketPolicyStatusOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         // Without policies no bucket is open to anybody but its owner.
         let policy_status = Some(PolicyStatus { is_public: Some(false) });
         Ok(S3Response::new(GetBucketPolicyStatusOutput { policy_status }))
@@ -204,7 +204,7 @@ impl S3 for Operations {
         &self,
         request: S3Request<GetBucketCorsInput>,
     ) -> S3Result<S3Response<GetBucketCorsOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         Err(not_configured("NoSuchCORSConfiguration", "The CORS configuration does not exist"))
     }
 
@@ -212,7 +212,7 @@ impl S3 for Operations {
         &self,
         request: S3Request<GetBucketLifecycleConfigurationInput>,
     ) -> S3Result<S3Response<GetBucketLifecycleConfigurationOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         Err(not_configured("NoSuchLifecycleConfiguration", "The lifecycle configuration does not exist"))
     }
 
@@ -220,7 +220,7 @@ impl S3 for Operations {
         &self,
         request: S3Request<GetBucketEncryptionInput>,
     ) -> S3Result<S3Response<GetBucketEncryptionOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         Err(not_configured(
             "ServerSideEncryptionConfigurationNotFoundError",
             "The server side encryption configuration was not found",
@@ -231,7 +231,7 @@ impl S3 for Operations {
         &self,
         request: S3Request<GetBucketWebsiteInput>,
     ) -> S3Result<S3Response<GetBucketWebsiteOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         Err(not_configured("NoSuchWebsiteConfiguration", "The specified bucket does not have a website configuration"))
     }
 
@@ -239,7 +239,7 @@ impl S3 for Operations {
         &self,
         request: S3Request<GetBucketReplicationInput>,
     ) -> S3Result<S3Response<GetBucketReplicationOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         Err(not_configured("ReplicationConfigurationNotFoundError", "The replication configuration was not found"))
     }
 
@@ -247,7 +247,7 @@ impl S3 for Operations {
         &self,
         request: S3Request<GetObjectLockConfigurationInput>,
     ) -> S3Result<S3Response<GetObjectLockConfigurationOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         Err(not_configured(
             "ObjectLockConfigurationNotFoundError",
             "Object Lock configuration does not exist for this bucket",
@@ -258,7 +258,7 @@ impl S3 for Operations {
         &self,
         request: S3Request<GetPublicAccessBlockInput>,
     ) -> S3Result<S3Response<GetPublicAccessBlockOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         Err(not_configured(
             "NoSuchPublicAccessBlockConfiguration",
             "The public access block configuration was not found",
@@ -299,7 +299,7 @@ impl S3 for Operations {
         &self,
         request: S3Request<GetObjectRetentionInput>,
     ) -> S3Result<S3Response<GetObjectRetentionOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         Err(invalid_request("Bucket is missing Object Lock Configuration"))
     }
 
@@ -307,7 +307,7 @@ impl S3 for Operations {
         &self,
         request: S3Request<GetObjectLegalHoldInput>,
     ) -> S3Result<S3Response<GetObjectLegalHoldOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         Err(invalid_request("Bucket is missing Object Lock Configuration"))
     }
 
@@ -315,7 +315,7 @@ impl S3 for Operations {
         &self,
         request: S3Request<GetBucketRequestPaymentInput>,
     ) -> S3Result<S3Response<GetBucketRequestPaymentOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         let payer = Some(Payer::from_static(Payer::BUCKET_OWNER));
         Ok(S3Response::new(GetBucketRequestPaymentOutput { payer }))
     }
@@ -326,7 +326,7 @@ impl S3 for Operations {
         &self,
         request: S3Request<DeleteBucketPolicyInput>,
     ) -> S3Result<S3Response<DeleteBucketPolicyOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         Ok(S3Response::new(DeleteBucketPolicyOutput::default()))
     }
 
@@ -334,7 +334,7 @@ impl S3 for Operations {
         &self,
         request: S3Request<DeleteBucketCorsInput>,
     ) -> S3Result<S3Response<DeleteBucketCorsOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         Ok(S3Response::new(DeleteBucketCorsOutput::default()))
     }
 
@@ -342,7 +342,7 @@ impl S3 for Operations {
         &self,
         request: S3Request<DeleteBucketLifecycleInput>,
     ) -> S3Result<S3Response<DeleteBucketLifecycleOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         Ok(S3Response::new(DeleteBucketLifecycleOutput::default()))
     }
 
@@ -350,7 +350,7 @@ impl S3 for Operations {
         &self,
         request: S3Request<DeleteBucketEncryptionInput>,
     ) -> S3Result<S3Response<DeleteBucketEncryptionOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         Ok(S3Response::new(DeleteBucketEncryptionOutput::default()))
     }
 
@@ -358,7 +358,7 @@ impl S3 for Operations {
         &self,
         request: S3Request<DeleteBucketWebsiteInput>,
     ) -> S3Result<S3Response<DeleteBucketWebsiteOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         Ok(S3Response::new(DeleteBucketWebsiteOutput::default()))
     }
 
@@ -366,7 +366,7 @@ impl S3 for Operations {
         &self,
         request: S3Request<DeleteBucketReplicationInput>,
     ) -> S3Result<S3Response<DeleteBucketReplicationOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         Ok(S3Response::new(DeleteBucketReplicationOutput::default()))
     }
 
@@ -374,7 +374,7 @@ impl S3 for Operations {
         &self,
         request: S3Request<DeletePublicAccessBlockInput>,
     ) -> S3Result<S3Response<DeletePublicAccessBlockOutput>> {
-        self.bucket(&request, &request.input.bucket)?;
+        self.bucket(&request, &request.input.bucket).await?;
         Ok(S3Response::new(DeletePublicAccessBlockOutput::default()))
     }
 }

@@ -69,7 +69,7 @@ impl Operations {
         &self,
         request: S3Request<ListObjectsInput>,
     ) -> S3Result<S3Response<ListObjectsOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let input = request.input;
         let naming = Naming::new(input.encoding_type.as_ref())?;
         let delimiter = non_empty(input.delimiter);
@@ -101,7 +101,7 @@ impl Operations {
         &self,
         request: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let input = request.input;
         let naming = Naming::new(input.encoding_type.as_ref())?;
         let delimiter = non_empty(input.delimiter);
@@ -145,7 +145,7 @@ impl Operations {
         &self,
         request: S3Request<ListObjectVersionsInput>,
     ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let input = request.input;
         let naming = Naming::new(input.encoding_type.as_ref())?;
         let delimiter = non_empty(input.delimiter);

@@ -87,20 +87,33 @@ impl Operations {
     }
 
     /// The bucket a request names, if the caller may use it (its owner, or the root key), and if its owner is who the
-    /// caller expects.
-    fn bucket<T>(&self, request: &S3Request<T>, name: &str) -> S3Result<Bucket> {
+    /// caller expects. Borrows nothing of the request while it waits: not every body may be shared between threads.
+    fn bucket<T>(
+        &self,
+        request: &S3Request<T>,
+        name: &str,
+    ) -> impl Future<Output = S3Result<Bucket>> + Send + use<'_, T> {
         self.bucket_expecting(request, name, EXPECTED_OWNER)
     }
 
     /// The same, with the header that names the expected owner.
-    fn bucket_expecting<T>(&self, request: &S3Request<T>, name: &str, expected: &str) -> S3Result<Bucket> {
-        let context = self.context(request)?;
-        let bucket = self.metadata.bucket(name).ok_or_else(|| {
-            S3Error::with_message(S3ErrorCode::NoSuchBucket, format!("The specified bucket does not exist: {name}"))
-        })?;
-        let permitted = bucket.owner == context.principal.access_key || context.principal.is_root;
-        let as_expected = request.headers.get(expected).is_none_or(|owner| owner.as_bytes() == bucket.owner.as_bytes());
-        if permitted && as_expected { Ok(bucket) } else { Err(S3Error::new(S3ErrorCode::AccessDenied)) }
+    fn bucket_expecting<T>(
+        &self,
+        request: &S3Request<T>,
+        name: &str,
+        expected: &str,
+    ) -> impl Future<Output = S3Result<Bucket>> + Send + use<'_, T> {
+        let principal = self.context(request).map(|context| context.principal.clone());
+        let (name, expected) = (name.to_owned(), request.headers.get(expected).cloned());
+        async move {
+            let principal = principal?;
+            let bucket = self.metadata.find_bucket(&name).await.s3()?.ok_or_else(|| {
+                S3Error::with_message(S3ErrorCode::NoSuchBucket, format!("The specified bucket does not exist: {name}"))
+            })?;
+            let permitted = bucket.owner == principal.access_key || principal.is_root;
+            let as_expected = expected.is_none_or(|owner| owner.as_bytes() == bucket.owner.as_bytes());
+            if permitted && as_expected { Ok(bucket) } else { Err(S3Error::new(S3ErrorCode::AccessDenied)) }
+        }
     }
 
     fn owner(&self, id: &str) -> Owner {

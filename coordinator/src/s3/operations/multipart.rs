@@ -34,7 +34,7 @@ impl Operations {
         &self,
         mut request: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let owner = self.context(&request)?.principal.access_key.clone();
         let input = &mut request.input;
         check_key(&input.key)?;
@@ -71,7 +71,7 @@ impl Operations {
         &self,
         mut request: S3Request<UploadPartInput>,
     ) -> S3Result<S3Response<UploadPartOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let context = self.context(&request)?.clone();
         let input = &mut request.input;
         encryption::refuse(&request.headers)?;
@@ -124,7 +124,7 @@ impl Operations {
         &self,
         request: S3Request<UploadPartCopyInput>,
     ) -> S3Result<S3Response<UploadPartCopyOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let input = &request.input;
         encryption::refuse(&request.headers)?;
         let number = part_number(input.part_number)?;
@@ -173,7 +173,7 @@ impl Operations {
         &self,
         request: S3Request<AbortMultipartUploadInput>,
     ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let id = upload_id(&request.input.upload_id)?;
         self.metadata.upload_abort(BucketId(bucket.id), &request.input.key, id).await.s3()?;
         Ok(S3Response::new(AbortMultipartUploadOutput::default()))
@@ -183,7 +183,7 @@ impl Operations {
         &self,
         request: S3Request<ListPartsInput>,
     ) -> S3Result<S3Response<ListPartsOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let input = request.input;
         let id = upload_id(&input.upload_id)?;
         let upload = self.metadata.upload_get(BucketId(bucket.id), &input.key, id).await.s3()?;
@@ -234,7 +234,7 @@ impl Operations {
         &self,
         request: S3Request<ListMultipartUploadsInput>,
     ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let input = request.input;
         let naming = Naming::new(input.encoding_type.as_ref())?;
         let delimiter = non_empty(input.delimiter);

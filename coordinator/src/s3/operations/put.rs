@@ -18,7 +18,7 @@ const DURABILITY: HeaderName = HeaderName::from_static("x-holdfast-durability");
 
 impl Operations {
     pub(super) async fn put(&self, mut request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let context = self.context(&request)?.clone();
         let input = &mut request.input;
         check_key(&input.key)?;

@@ -51,7 +51,7 @@ impl Operations {
     }
 
     pub(super) async fn get(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         encryption::refuse_for_read(&request.headers)?;
         let input = request.input;
         let version = self.live_version(&bucket, &input.key, input.version_id.as_deref()).await?;
@@ -107,7 +107,7 @@ impl Operations {
     }
 
     pub(super) async fn head(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         encryption::refuse_for_read(&request.headers)?;
         let input = request.input;
         let version = self.live_version(&bucket, &input.key, input.version_id.as_deref()).await?;
@@ -165,7 +165,7 @@ impl Operations {
         &self,
         request: S3Request<GetObjectAttributesInput>,
     ) -> S3Result<S3Response<GetObjectAttributesOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         encryption::refuse_for_read(&request.headers)?;
         let input = request.input;
         let version = self.live_version(&bucket, &input.key, input.version_id.as_deref()).await?;

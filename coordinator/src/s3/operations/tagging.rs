@@ -79,7 +79,7 @@ impl Operations {
         &self,
         request: S3Request<GetObjectTaggingInput>,
     ) -> S3Result<S3Response<GetObjectTaggingOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let input = request.input;
         let version = self.live_version(&bucket, &input.key, input.version_id.as_deref()).await?;
         let tags = version.attributes.as_ref().map(|a| to_set(&a.tags)).unwrap_or_default();
@@ -93,7 +93,7 @@ impl Operations {
         &self,
         request: S3Request<PutObjectTaggingInput>,
     ) -> S3Result<S3Response<PutObjectTaggingOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let input = request.input;
         let tags = from_set(input.tagging.tag_set, OBJECT_TAGS_MAX)?;
         let selector = selector(input.version_id.as_deref())?;
@@ -105,7 +105,7 @@ impl Operations {
         &self,
         request: S3Request<DeleteObjectTaggingInput>,
     ) -> S3Result<S3Response<DeleteObjectTaggingOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let input = request.input;
         let selector = selector(input.version_id.as_deref())?;
         let version = self.metadata.set_tags(BucketId(bucket.id), &input.key, selector, Vec::new()).await.s3()?;
@@ -116,7 +116,7 @@ impl Operations {
         &self,
         request: S3Request<GetBucketTaggingInput>,
     ) -> S3Result<S3Response<GetBucketTaggingOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         if bucket.tags.is_empty() {
             return Err(not_configured("NoSuchTagSet", "The TagSet does not exist"));
         }
@@ -127,7 +127,7 @@ impl Operations {
         &self,
         request: S3Request<PutBucketTaggingInput>,
     ) -> S3Result<S3Response<PutBucketTaggingOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         let tags = from_set(request.input.tagging.tag_set, BUCKET_TAGS_MAX)?;
         self.metadata.bucket_set_tags(&bucket.name, tags).await.s3()?;
         Ok(S3Response::new(PutBucketTaggingOutput::default()))
@@ -137,7 +137,7 @@ impl Operations {
         &self,
         request: S3Request<DeleteBucketTaggingInput>,
     ) -> S3Result<S3Response<DeleteBucketTaggingOutput>> {
-        let bucket = self.bucket(&request, &request.input.bucket)?;
+        let bucket = self.bucket(&request, &request.input.bucket).await?;
         self.metadata.bucket_set_tags(&bucket.name, Vec::new()).await.s3()?;
         Ok(S3Response::new(DeleteBucketTaggingOutput::default()))
     }
