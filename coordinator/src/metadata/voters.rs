@@ -2,11 +2,12 @@
 //! out, and the next look, after it, gives the next step.
 //!
 //! Every coordinator has a copy of the root group; a range is on its voters. Voters are 1 of fewer than three
-//! coordinators (two would stop at the loss of either), else 3, of the root group 5 where there are as many; spread over
-//! regions, then zones. Nobody is made a voter who has not caught up, no voter is dropped while its group would be left
+//! coordinators (two would stop at the loss of either), else 3; 5 where there are as many, of the root group and of every
+//! range whose objects are to outlive the loss of two domains at once; spread over regions, then zones. Nobody is made a voter who has not caught up, no voter is dropped while its group would be left
 //! with less than a quorum of nodes that are heard of, and a voter that is silent is replaced only after a while.
 
 use super::consensus::{MemberChange, Members};
+use holdfast_placement::{DomainKind, Promise, Scenario};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -16,6 +17,11 @@ pub(super) const STABILISATION: Duration = Duration::from_secs(30);
 const SILENT: Duration = Duration::from_secs(3);
 /// A learner this close to the leader's log has caught up: it will be level before a change of voters is decided.
 const BEHIND_MAX: u64 = 256;
+
+/// Most voters, where there are as many coordinators.
+pub(super) const VOTERS_MAX: usize = 5;
+/// Most voters of a range that is to outlive one node, zone or region.
+const VOTERS_MAX_FOR_ONE: usize = 3;
 
 /// A coordinator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +42,18 @@ pub(super) struct Wish {
     pub(super) is_everywhere: bool,
     /// Its number, by which leaders are spread.
     pub(super) group: u32,
+}
+
+/// Most voters of a range whose objects carry this promise: an object that outlives two nodes is of no use while the
+/// record that leads to it does not.
+pub(super) fn range_voters_max(promise: &Promise) -> usize {
+    let beyond_backends = |scenario: &Scenario| -> usize {
+        scenario.counts().filter(|(kind, _)| *kind != DomainKind::Backend).map(|(_, count)| count).sum()
+    };
+    match promise.scenarios().iter().map(beyond_backends).max() {
+        Some(2..) => VOTERS_MAX,
+        _ => VOTERS_MAX_FOR_ONE,
+    }
 }
 
 /// The next step of the group that `me` leads, if there is one.
@@ -205,6 +223,23 @@ mod tests {
             silent: others().map(|node| (node, Duration::ZERO)).collect(),
             behind: others().map(|node| (node, 0)).collect(),
         }
+    }
+
+    #[test]
+    fn a_range_has_the_voters_that_its_promise_needs() {
+        for (promise, expected) in [
+            ("backend:3", 3),
+            ("node:1+backend:1", 3),
+            ("zone:1+backend:2", 3),
+            ("zone:1,backend:2", 3),
+            ("node:2", 5),
+            ("zone:1+node:1", 5),
+            ("region:1+node:1", 5),
+            ("zone:1,node:2", 5),
+        ] {
+            assert_eq!(range_voters_max(&promise.parse().unwrap()), expected, "{promise}");
+        }
+        assert_eq!(range_voters_max(&Promise::default()), 3);
     }
 
     const RANGE: Wish = Wish { voters_max: 3, is_everywhere: false, group: 0 };

@@ -3,11 +3,12 @@
 //!
 //! Touches the world: tokio's clock.
 
+use super::super::api::ClusterMap;
 use super::super::command::{Kind, RangeMembers};
 use super::super::consensus::{Consensus, MemberChange};
 use super::super::group::Group;
 use super::super::state;
-use super::super::voters::{Candidate, Wish, plan};
+use super::super::voters::{Candidate, VOTERS_MAX, Wish, plan, range_voters_max};
 use super::{Inner, MetadataStore, ROOT};
 use holdfast_proto::cluster::{NodeIntent, NodeRecord, Role};
 use std::collections::BTreeMap;
@@ -21,19 +22,27 @@ const PERIOD: Duration = Duration::from_secs(1);
 const CHANGE_LIMIT: Duration = Duration::from_secs(20);
 /// Pause between two moves of one group's leadership: an unhappy one must not be tried without end.
 const TRANSFER_PAUSE: Duration = Duration::from_secs(15);
-/// Voters of the root group and of a range, where there are as many coordinators.
-const ROOT_VOTERS_MAX: usize = 5;
-const RANGE_VOTERS_MAX: usize = 3;
 
 /// Looks after the groups until the store is gone.
 pub(super) async fn keep(inner: Weak<Inner>) {
+    let meaning = "Voters of a metadata group, at the node that leads it; 0 at the others";
+    metrics::describe_gauge!("holdfast_metadata_voters", metrics::Unit::Count, meaning);
     let mut transferred: BTreeMap<u32, Instant> = BTreeMap::new();
     loop {
         tokio::time::sleep(PERIOD).await;
         let Some(inner) = inner.upgrade() else { return };
-        let candidates = inner.candidates();
+        let map = inner.map_here();
+        let candidates = inner.candidates(map.as_ref());
+        let range_voters = range_voters_max(&map.map(|map| map.promise).unwrap_or_default());
         for group in inner.groups.all() {
-            look_after(&inner, &group, &candidates, &mut transferred).await;
+            let is_root = group.number() == ROOT;
+            let voters_max = if is_root { VOTERS_MAX } else { range_voters };
+            let wish = Wish { voters_max, is_everywhere: is_root, group: group.number() };
+            look_after(&inner, &group, wish, &candidates, &mut transferred).await;
+            let members = group.members();
+            let voters = if members.is_leader { members.voters.len() } else { 0 };
+            let voters = u32::try_from(voters).unwrap_or(u32::MAX);
+            metrics::gauge!("holdfast_metadata_voters", "group" => group.number().to_string()).set(voters);
             if let Err(error) = group.drop_log_if_lone().await {
                 tracing::warn!(%error, "drop the log before a flush");
             }
@@ -47,13 +56,11 @@ pub(super) async fn keep(inner: Weak<Inner>) {
 async fn look_after(
     inner: &Arc<Inner>,
     group: &Arc<Group>,
+    wish: Wish,
     candidates: &[Candidate],
     transferred: &mut BTreeMap<u32, Instant>,
 ) {
     let (number, members) = (group.number(), group.members());
-    let is_root = number == ROOT;
-    let voters_max = if is_root { ROOT_VOTERS_MAX } else { RANGE_VOTERS_MAX };
-    let wish = Wish { voters_max, is_everywhere: is_root, group: number };
     let Some(change) = plan(candidates, &members, wish, inner.me) else {
         report_members(inner, number, &members).await;
         return;
@@ -113,9 +120,9 @@ async fn carry_on(inner: &Arc<Inner>) {
 
 impl Inner {
     /// The coordinators: as told by `set_nodes`, else by the cluster map.
-    fn candidates(&self) -> Vec<Candidate> {
+    fn candidates(&self, map: Option<&ClusterMap>) -> Vec<Candidate> {
         let told = self.nodes.read().clone();
-        let nodes = if told.is_empty() { self.nodes_of_map() } else { told };
+        let nodes = if told.is_empty() { map.map(|map| map.nodes.clone()).unwrap_or_default() } else { told };
         let coordinators = nodes.into_iter().filter(|node| node.roles.has(Role::Coordinator));
         let candidate = |node: NodeRecord| Candidate {
             node: node.id.0,
@@ -126,13 +133,11 @@ impl Inner {
         coordinators.map(candidate).collect()
     }
 
-    fn nodes_of_map(&self) -> Vec<NodeRecord> {
-        match state::cluster_map_row(self.state.as_ref()) {
-            Ok(map) => map.map(|map| map.nodes).unwrap_or_default(),
-            Err(error) => {
-                tracing::warn!(%error, "read the cluster map");
-                Vec::new()
-            }
-        }
+    /// The cluster map as this node's copy of the root group has it.
+    fn map_here(&self) -> Option<ClusterMap> {
+        state::cluster_map_row(self.state.as_ref()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "read the cluster map");
+            None
+        })
     }
 }
