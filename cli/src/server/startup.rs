@@ -6,7 +6,7 @@
 
 use super::banner::{Banner, ClusterPlace};
 use super::cluster::network::Network;
-use super::cluster::{announce, map_watch};
+use super::cluster::{announce, map_watch, metadata_owner};
 use super::config::{SchemeShape, ServerConfig};
 use super::credentials::{self, RootKey};
 use super::local_backends;
@@ -93,7 +93,10 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
         }
         false => local_backends::of_joined_node(&config, &member, &store).await?,
     };
-    if member.found(&config, &store).await? {
+    if member.found(&config, &store).await?
+        && let Some(network) = &member.network
+    {
+        metadata_owner::note(lock.path(), &network.identity)?;
         serve_metadata(&member, &store);
     }
     let map = metadata.cluster_map().await.map_err(|e| failed("read the cluster map", &e))?.unwrap_or(map);
@@ -225,7 +228,10 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
 async fn open_metadata(lock: &DataDirectory, member: &Member, now_ms: u64) -> Result<MetadataStore, Failure> {
     let files = MetadataFiles::Directory(lock.path().join("metadata"));
     let cluster = match &member.network {
-        Some(network) => network.identity.cluster,
+        Some(network) => {
+            metadata_owner::check(lock.path(), &network.identity)?;
+            network.identity.cluster
+        }
         None => ClusterId::from_parts(now_ms, rand::rng().random()),
     };
     let options = NodeOptions { files, node: member.own(), cluster, transport: member.late.clone() };
@@ -234,6 +240,9 @@ async fn open_metadata(lock: &DataDirectory, member: &Member, now_ms: u64) -> Re
         false => MetadataStore::join(options).await,
     };
     let store = opened.map_err(|e| failed("open the metadata", &e))?;
+    if let Some(network) = &member.network {
+        metadata_owner::note(lock.path(), &network.identity)?;
+    }
     // At once: the other voters may be waiting for this one.
     serve_metadata(member, &store);
     Ok(store)

@@ -44,6 +44,7 @@ codes! {
     FirstStartFailed "HF1108" "The first start could not format a backend or write the first cluster map.";
     StartFailed "HF1109" "A part of the server could not be started.";
     UnusableCertificate "HF1110" "The TLS certificate or its key cannot be used.";
+    DataDirectoryMismatch "HF1111" "The parts of the data directory are not of one node, or one of them is gone.";
     Unreachable "HF1201" "The server did not answer.";
     WrongSignature "HF1202" "The administration request is unsigned, wrongly signed or names an unknown key.";
     ClockSkew "HF1203" "The clocks of client and server differ by more than the signature allows.";

@@ -6,6 +6,7 @@ pub(crate) mod files;
 pub(crate) mod join;
 pub(crate) mod late_transport;
 pub(crate) mod map_watch;
+pub(crate) mod metadata_owner;
 pub(crate) mod network;
 pub(crate) mod planes;
 mod tls_source;
