@@ -10,11 +10,12 @@ export HOLDFAST_BIN := $(BIN)/holdfast
 export HOLDFAST_BENCH_BIN := $(BIN)/holdfast-bench
 export HOLDFAST_CLIENTS := $(TARGET)/clients
 
-.PHONY: help setup setup-clients build run test format clippy unit e2e bench bench-s3 bench-limits bench-codec demo clean-data
+.PHONY: help setup setup-clients setup-hosts build run test format clippy unit e2e soak bench bench-s3 bench-limits bench-codec demo clean-data
 
 help:
 	@echo "make run         set up, build, start a store on this machine (data in ./data), print endpoint and keys"
 	@echo "make test        format, clippy, unit, property and end-to-end tests with real S3 clients: what CI runs"
+	@echo "make soak        the tests of whole clusters in trouble, a minute of load in each (SOAK=seconds); needs root"
 	@echo "make demo        1 GiB of real files in, two disks lost, repaired, two others lost, files back and compared"
 	@echo "make bench-s3    our store and the peers that are running, interleaved, with ratios (docs/benchmarks.md)"
 	@echo "make bench-limits  memory of many uploads, bytes on disk of small objects, pages of a long listing"
@@ -44,8 +45,16 @@ clippy: setup
 unit: setup
 	cargo test --workspace --lib --bins
 
-e2e: build setup-clients
+setup-hosts:
+	@scripts/setup hosts
+
+e2e: build setup-clients setup-hosts
 	cargo test --workspace --test '*' -- --test-threads=2
+
+# The tests of whole clusters with SOAK seconds of load in each scenario instead of some.
+SOAK ?= 60
+soak: build setup-hosts
+	HOLDFAST_SOAK_SECONDS=$(SOAK) cargo test --workspace --test 'cluster_*' -- --test-threads=1 --nocapture
 
 demo: build setup-clients
 	scripts/demo

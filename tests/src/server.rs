@@ -260,6 +260,14 @@ pub fn http_status(address: SocketAddr, path: &str) -> Option<u16> {
     text.split(' ').nth(1)?.parse().ok()
 }
 
+/// A sample of `/metrics`, by its name with labels; `None` when nobody answers or there is none.
+pub fn metric(admin: SocketAddr, sample: &str) -> Option<f64> {
+    let request = format!("GET /metrics HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n");
+    let answer = raw_request(admin, request.as_bytes())?;
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
 /// Sends bytes as they are and reads the answer until the server closes, at most 10 s.
 pub fn raw_request(address: SocketAddr, request: &[u8]) -> Option<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok()?;

@@ -1,5 +1,6 @@
 //! A quick look at a history for what no order can excuse: a read that missed a write acknowledged before it was sent, a
-//! value that came back after it was replaced, a value from nowhere.
+//! value that came back after it was replaced, a value from nowhere, a condition that held though it could not, two
+//! conditional writes that both replaced one version.
 //!
 //! Necessary for linearizability, not sufficient: the checker of linearizability decides, this one says in a sentence
 //! what was lost. Linear in reads times writes of one key, which a workload keeps to some hundreds.
@@ -18,6 +19,8 @@ pub fn contradictions(history: &History) -> Vec<String> {
         }
     }
     let mut found = history.wrong_answers.clone();
+    // No two writes have one ETag, so a version that was replaced never comes back to be replaced again.
+    let mut replaced: BTreeMap<(&str, &str), &Record> = BTreeMap::new();
     for record in &history.records {
         let judge = |key: &str, seen: Option<&str>| {
             let changes = changes.get(key).map_or(&[][..], Vec::as_slice);
@@ -25,7 +28,15 @@ pub fn contradictions(history: &History) -> Vec<String> {
         };
         match (&record.operation, &record.returned.outcome) {
             (Operation::Get, Outcome::Found { etag }) => found.extend(judge(&record.key, Some(etag))),
-            (Operation::Get, Outcome::Absent) => found.extend(judge(&record.key, None)),
+            (Operation::Get | Operation::PutIfMatch { .. }, Outcome::Absent) => found.extend(judge(&record.key, None)),
+            // What a condition that held has seen, its change has seen.
+            (Operation::PutIfNoneMatch { .. }, Outcome::Done) => found.extend(judge(&record.key, None)),
+            (Operation::PutIfMatch { expected, .. }, Outcome::Done) => {
+                found.extend(judge(&record.key, Some(expected)));
+                if let Some(other) = replaced.insert((&record.key, expected), record) {
+                    found.push(format!("{}: replaced twice, by {other:?} and {record:?}", record.key));
+                }
+            }
             (Operation::List { .. }, Outcome::Listed { entries }) => {
                 let listed: BTreeMap<&str, &str> =
                     entries.iter().map(|(key, etag)| (key.as_str(), etag.as_str())).collect();
@@ -91,6 +102,14 @@ mod tests {
         Operation::Put { etag: etag.to_owned() }
     }
 
+    fn create(etag: &str) -> Operation {
+        Operation::PutIfNoneMatch { etag: etag.to_owned() }
+    }
+
+    fn replace(expected: &str, etag: &str) -> Operation {
+        Operation::PutIfMatch { expected: expected.to_owned(), etag: etag.to_owned() }
+    }
+
     fn read(invoked: u64, returned: u64, etag: Option<&str>) -> Record {
         let outcome = etag.map_or(Outcome::Absent, |etag| Outcome::Found { etag: etag.to_owned() });
         at(invoked, returned, Operation::Get, outcome)
@@ -123,6 +142,26 @@ mod tests {
             ("late write", vec![at(10, 20, put("1"), Outcome::Unknown), two(), read(50, 60, Some("1"))], true),
             ("of two at once", vec![one(), at(15, 40, put("2"), Outcome::Done), read(50, 60, Some("1"))], true),
             ("refused write", vec![at(10, 20, put("1"), Outcome::PreconditionFailed), read(50, 60, Some("1"))], false),
+            ("created twice", vec![one(), at(50, 60, create("2"), Outcome::Done)], false),
+            ("created anew", vec![one(), delete(30, 40, Outcome::Done), at(50, 60, create("2"), Outcome::Done)], true),
+            ("created beside", vec![one(), at(15, 60, create("2"), Outcome::Done)], true),
+            ("replaced", vec![one(), at(50, 60, replace("1", "2"), Outcome::Done)], true),
+            ("replaced what was gone", vec![one(), two(), at(50, 60, replace("1", "3"), Outcome::Done)], false),
+            (
+                "replaced twice at once",
+                vec![one(), at(50, 60, replace("1", "2"), Outcome::Done), at(50, 60, replace("1", "3"), Outcome::Done)],
+                false,
+            ),
+            (
+                "replaced once, and perhaps again",
+                vec![
+                    one(),
+                    at(50, 60, replace("1", "2"), Outcome::Done),
+                    at(50, 60, replace("1", "3"), Outcome::Unknown),
+                ],
+                true,
+            ),
+            ("nothing to replace", vec![one(), at(50, 60, replace("1", "2"), Outcome::Absent)], false),
             ("listed", vec![one(), list(50, 60, Some("1"))], true),
             ("not listed", vec![one(), list(50, 60, None)], false),
             ("listed as it was", vec![one(), two(), list(50, 60, Some("1"))], false),

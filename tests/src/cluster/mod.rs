@@ -1,7 +1,7 @@
 //! Several real servers as hosts of a network that can be cut: one network namespace for each, on a bridge of their own.
 //!
 //!     Cluster -> Node (a server process, its disks, its log) -> Network (namespaces, cables, faults on them)
-//!     Workload -> S3Connection -> History -> freshness, and the checker of linearizability
+//!     Workload -> S3Connection -> History -> freshness
 //!
 //! Not the simulator: time, kernel, sockets and processes here are real, so runs differ. What fails here and not there
 //! is in the shells.

@@ -1,10 +1,10 @@
 //! One server process on one host: its disks, its log, its listeners, and what can be done to it.
 
-use crate::server::{ACCESS_KEY, SECRET_KEY, holdfast_binary, http_status, remove_directory, wait_limited};
+use crate::server::{ACCESS_KEY, SECRET_KEY, holdfast_binary, http_status, wait_limited};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -54,9 +54,9 @@ impl Node {
         self.directory.join("data")
     }
 
-    /// The directory of disk `dN` of its data directory.
-    pub fn disk(&self, number: u32) -> PathBuf {
-        self.data().join("disks").join(format!("d{number}"))
+    /// The directory of its disk `dN`, counted from 1.
+    pub fn disk(&self, number: usize) -> PathBuf {
+        self.directory.join(format!("d{number}"))
     }
 
     /// Whether its process was started and not ended by us.
@@ -100,6 +100,17 @@ impl Node {
             std::thread::sleep(Duration::from_millis(50));
         }
         panic!("node {} was not ready in {limit:?}:\n{}", self.number, self.log_tail());
+    }
+
+    /// Waits for the end of a process that is to refuse its start; its status and its log.
+    pub fn wait_refusal(&mut self, limit: Duration) -> (ExitStatus, String) {
+        let mut child = self.child.take().unwrap_or_else(|| panic!("node {} does not run", self.number));
+        let status = wait_limited(&mut child, limit).unwrap_or_else(|| {
+            child.kill().expect("kill a server");
+            child.wait().expect("reap a server");
+            panic!("node {} started, or waited, for {limit:?}:\n{}", self.number, self.log_tail())
+        });
+        (status, self.log_tail())
     }
 
     /// The last lines of its log.
@@ -152,17 +163,6 @@ impl Node {
             child.wait().expect("reap a server");
             panic!("node {} did not stop within {STOP_LIMIT:?} of SIGTERM:\n{}", self.number, self.log_tail())
         })
-    }
-
-    /// Removes one disk behind the server's back, running or not.
-    pub fn wipe_disk(&self, path: &Path) {
-        remove_directory(path);
-    }
-
-    /// Removes all that the node ever stored, its identity too. It must not run.
-    pub fn wipe(&self) {
-        assert!(self.child.is_none(), "node {} runs: kill it before its data go", self.number);
-        remove_directory(&self.data());
     }
 }
 

@@ -1,8 +1,8 @@
 //! Tools of the system (`ip`, `tc`, `iptables-restore`, `mount`) run with a limit, what earlier runs left behind, and
 //! whether this process may use namespaces at all.
 //!
-//! The rule for the last: not root is a reason to skip, said on standard error past any capture; root without
-//! namespaces is a failure, and so is anything but success when `CI_REQUIRE_NAMESPACES` is set.
+//! The rule for the last: not root is a reason to skip, said on standard error past any capture; root without a tool or
+//! without namespaces is a failure, and so is anything but success when `CI_REQUIRE_NAMESPACES` is set, as CI does.
 
 use crate::server::wait_limited;
 use std::fs;
@@ -61,7 +61,13 @@ pub fn must_run(program: &str, arguments: &[&str]) -> String {
 pub fn namespaces_are_permitted() -> bool {
     static LEFTOVERS: Once = Once::new();
     if rustix::process::geteuid().is_root() {
-        LEFTOVERS.call_once(remove_leftovers);
+        LEFTOVERS.call_once(|| {
+            for tool in ["ip", "tc", "iptables-restore", "mkfs.ext4"] {
+                let found = run("sh", &["-c", &format!("command -v {tool}")]);
+                assert!(found.is_ok(), "{tool} is missing, which hosts on one machine need: run `scripts/setup hosts`");
+            }
+            remove_leftovers();
+        });
         return true;
     }
     let reason = "network namespaces need root";

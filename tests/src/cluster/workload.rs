@@ -26,6 +26,10 @@ const PAUSE: Duration = Duration::from_millis(10);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
 /// Operations on one endpoint before a client goes to another.
 const STAY: u64 = 20;
+/// Longest until an endpoint acknowledges changes again. The store is asked for three seconds after a kill; then a client
+/// has to come back to that endpoint, having waited for an answer elsewhere, on two cores that run all servers and other
+/// tests. A leader that is heard and hears nothing is replaced after some fifteen.
+pub const RESUME_LIMIT: Duration = Duration::from_secs(40);
 /// Below and above what is kept in the record, and across several cells.
 const SIZES: [usize; 6] = [BODY_BYTES_MIN, 200, 4_096, 20_000, 70_000, 400_000];
 
@@ -127,6 +131,16 @@ impl Workload {
                 Some(_) => std::thread::sleep(Duration::from_millis(20)),
             }
         }
+    }
+
+    /// The same within `RESUME_LIMIT`; fails the test otherwise. Returns how long it took.
+    pub fn must_resume(&self, scenario: &str, when: &str, endpoints: &[usize], from: Duration) -> Duration {
+        let resumed = self.wait_resumed(endpoints, from, RESUME_LIMIT);
+        let took = resumed.unwrap_or_else(|node| {
+            panic!("{scenario}: node {node} acknowledges no change within {RESUME_LIMIT:?}, {when}")
+        });
+        println!("{scenario}: changes acknowledged by {endpoints:?} within {took:?}, {when}");
+        took
     }
 
     /// Ends the clients; then reads every key once at every endpoint of `readers`, which must answer. What was seen, the
