@@ -1,8 +1,8 @@
 //! The verdict over the store, with sentences a person can act on.
 //!
-//! Verdict: **healthy** if every segment has its full margin (what its code survives, whichever shards are lost); **degraded** if some has less but can still lose a
-//! shard; **promise broken** if some can lose none (the next loss breaks a read); **data lost** if what some has on
-//! backends that answer does not decode. Taken together from the last inventory and from the backends' health now, whichever
+//! Verdict: **healthy** if every segment has its full margin (what its code survives, whichever shards are lost) and every
+//! metadata group its voters; **degraded** if one has less but every segment can still lose a shard; **promise broken** if
+//! some can lose none (the next loss breaks a read); **data lost** if what some has on backends that answer does not decode. Taken together from the last inventory and from the backends' health now, whichever
 //! is worse; doubt (an inventory that is missing or older than the last loss) counts as degraded.
 
 use super::backend_admin::list;
@@ -11,6 +11,7 @@ use super::health;
 use super::inspect::scheme_text;
 use super::shared::Shared;
 use super::{MaintenanceResult, ServerFacts};
+use crate::metadata::ThinGroup;
 use crate::repair::margin_by_health;
 use holdfast_proto::Epoch;
 use holdfast_proto::admin::{BackendIntent, BackendView, ClusterStatus, RepairStatus, Verdict};
@@ -54,6 +55,8 @@ struct Evidence {
     by_health: i32,
     /// Whether shards may be fewer than the inventory says.
     is_doubtful: bool,
+    /// Whether some metadata group has not all its voters.
+    has_thin_metadata: bool,
     /// Whether the store holds any segment, as far as known.
     has_segments: bool,
 }
@@ -68,7 +71,7 @@ impl Evidence {
             // Without a segment nothing can be lost; what could be written now would be.
             m if m < 0 && self.has_segments => Verdict::DataLost,
             m if m <= 0 && self.target > 0 => Verdict::PromiseBroken,
-            m if m < self.target || self.is_doubtful => Verdict::Degraded,
+            m if m < self.target || self.is_doubtful || self.has_thin_metadata => Verdict::Degraded,
             _ => Verdict::Healthy,
         }
     }
@@ -83,6 +86,7 @@ pub(crate) async fn report(shared: &Shared) -> StatusReport {
     let repair = shared.repair_status();
     let backends = list(shared);
     let target = shared.margin_target();
+    let thin = shared.metadata.thin_groups();
     let evidence = {
         let state = shared.repair.lock();
         let is_settled = state.doubts_settled == Some(state.doubts);
@@ -92,12 +96,18 @@ pub(crate) async fn report(shared: &Shared) -> StatusReport {
             by_inventory,
             by_health: margin_by_health(&map.table, &reach).unwrap_or(target),
             is_doubtful: !is_settled || state.queue.suspect_count() > 0 || state.unreadable_records > 0,
+            has_thin_metadata: !thin.is_empty(),
             has_segments: by_inventory.is_some() || state.doubts_settled.is_none(),
         }
     };
     StatusReport {
         verdict: evidence.verdict(),
-        findings: findings(shared, &backends, &repair, evidence),
+        findings: thin
+            .iter()
+            .take(FINDINGS_MAX)
+            .map(thin_finding)
+            .chain(findings(shared, &backends, &repair, evidence))
+            .collect(),
         scheme: scheme_text(&map.table.scheme),
         promise: if map.promise.is_empty() { backends_text(target) } else { map.promise.to_string() },
         survives_now: match evidence.margin() {
@@ -189,6 +199,14 @@ fn findings(shared: &Shared, backends: &[BackendView], repair: &RepairStatus, ev
     found
 }
 
+fn thin_finding(thin: &ThinGroup) -> String {
+    let ThinGroup { group, voters, wanted } = thin;
+    format!(
+        "metadata group {group} has {voters} of {wanted} voters: others become voters when they have caught up, which takes \
+         seconds after a join; if it lasts, holdfast node list shows who does not answer"
+    )
+}
+
 fn backend_finding(shared: &Shared, backend: &BackendView) -> Option<String> {
     let status = &backend.status;
     let (name, location, reason) = (&status.name, &status.location, &status.reason);
@@ -259,8 +277,14 @@ mod tests {
     #[test]
     fn one_line_per_case() {
         let check = |by_inventory: Option<i32>, by_health: i32, is_doubtful: bool, expected: Verdict| {
-            let evidence =
-                Evidence { target: 2, by_inventory, by_health, is_doubtful, has_segments: by_inventory.is_some() };
+            let evidence = Evidence {
+                target: 2,
+                by_inventory,
+                by_health,
+                is_doubtful,
+                has_thin_metadata: false,
+                has_segments: by_inventory.is_some(),
+            };
             assert_eq!(evidence.verdict(), expected, "{evidence:?}");
         };
         check(None, 2, false, Verdict::Healthy);
@@ -273,5 +297,15 @@ mod tests {
         check(Some(-1), 2, false, Verdict::DataLost);
         check(Some(2), -1, false, Verdict::DataLost);
         check(None, -1, false, Verdict::PromiseBroken);
+        let whole = Evidence {
+            target: 2,
+            by_inventory: Some(2),
+            by_health: 2,
+            is_doubtful: false,
+            has_thin_metadata: false,
+            has_segments: true,
+        };
+        assert_eq!(whole.verdict(), Verdict::Healthy);
+        assert_eq!(Evidence { has_thin_metadata: true, ..whole }.verdict(), Verdict::Degraded);
     }
 }

@@ -533,8 +533,25 @@ pub trait Metadata: Send + Sync + 'static {
     /// Records which slots of a segment are durable now (after repair).
     async fn segment_set_durable(&self, segment: SegmentId, durable_slots: u64) -> MetadataResult<()>;
 
+    /// Groups with fewer voters than there are coordinators for, by this node's copy of the root group: just made, or
+    /// waiting for a coordinator to catch up. What they hold outlives fewer losses than was promised.
+    fn thin_groups(&self) -> Vec<ThinGroup> {
+        Vec::new()
+    }
+
     /// Flushes everything and stops the groups. Later calls fail with `Unavailable`.
     async fn shutdown(&self) -> MetadataResult<()>;
+}
+
+/// A metadata group that has not all its voters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThinGroup {
+    /// Its number; 0 is the root group.
+    pub group: u32,
+    /// Voters it has.
+    pub voters: usize,
+    /// Voters it should have.
+    pub wanted: usize,
 }
 
 /// A checksum record from its parts.

@@ -75,6 +75,7 @@ impl Cluster {
         cluster.tell();
         let wanted = if count >= 5 { (5, 3) } else { (3, 3) };
         cluster.wait("voters", |c| c.voters(ROOT).len() == wanted.0 && c.voters(1).len() == wanted.1).await;
+        cluster.wait("no thin group", |c| c.stores.values().all(|store| store.thin_groups().is_empty())).await;
         cluster
     }
 

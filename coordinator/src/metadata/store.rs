@@ -605,6 +605,10 @@ impl Metadata for MetadataStore {
         done(self.propose_key(owner.bucket, &owner.key, Kind::SegmentDurable(set)).await?)
     }
 
+    fn thin_groups(&self) -> Vec<ThinGroup> {
+        self.inner.thin_groups()
+    }
+
     async fn shutdown(&self) -> MetadataResult<()> {
         for task in self.inner.tasks.lock().drain(..) {
             task.abort();

@@ -93,7 +93,7 @@ fn has_caught_up(members: &Members, node: u64) -> bool {
 }
 
 /// How many voters there should be of `count` nodes.
-fn voter_count(count: usize, voters_max: usize) -> usize {
+pub(super) fn voter_count(count: usize, voters_max: usize) -> usize {
     match count.min(voters_max) {
         0..=2 => 1,
         3..=4 => 3,
