@@ -10,13 +10,15 @@ export HOLDFAST_BIN := $(BIN)/holdfast
 export HOLDFAST_BENCH_BIN := $(BIN)/holdfast-bench
 export HOLDFAST_CLIENTS := $(TARGET)/clients
 
-.PHONY: help setup setup-clients setup-hosts build run test format clippy unit e2e soak bench bench-s3 bench-limits bench-codec demo clean-data
+.PHONY: help setup setup-clients setup-hosts build run test format clippy unit e2e soak bench bench-s3 bench-limits bench-codec demo \
+	demo-cluster clean-data
 
 help:
 	@echo "make run         set up, build, start a store on this machine (data in ./data), print endpoint and keys"
 	@echo "make test        format, clippy, unit, property and end-to-end tests with real S3 clients: what CI runs"
 	@echo "make soak        the tests of whole clusters in trouble, a minute of load in each (SOAK=seconds); needs root"
 	@echo "make demo        1 GiB of real files in, two disks lost, repaired, two others lost, files back and compared"
+	@echo "make demo-cluster  three nodes on this machine, each killed under load and back; every acknowledged byte compared"
 	@echo "make bench-s3    our store and the peers that are running, interleaved, with ratios (docs/benchmarks.md)"
 	@echo "make bench-limits  memory of many uploads, bytes on disk of small objects, pages of a long listing"
 	@echo "make bench-codec the codec and its peers (ISA-L, reed-solomon-erasure, ...) on one core (docs/benchmarks/codec.md)"
@@ -58,6 +60,9 @@ soak: build setup-hosts
 
 demo: build setup-clients
 	scripts/demo
+
+demo-cluster: build setup-clients
+	scripts/demo-cluster
 
 bench: bench-s3 bench-limits
 
