@@ -15,3 +15,4 @@ pub mod peers;
 pub mod repair;
 pub mod runtime;
 pub mod s3;
+pub mod surroundings;

@@ -30,6 +30,7 @@ use holdfast_coordinator::peers::{ClusterActivity, HintRelay, PeerService};
 use holdfast_coordinator::runtime::{ClusterNodes, ClusterNodesOptions};
 use holdfast_coordinator::s3::operations::{S3Options, service};
 use holdfast_coordinator::s3::server::{S3ServerOptions, serve};
+use holdfast_coordinator::surroundings::system_clock;
 use holdfast_proto::cluster::Role;
 use holdfast_proto::manifest::AccessKey;
 use holdfast_proto::node::{BackendHealth, NodeClient};
@@ -70,7 +71,7 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
     let (s3_listener, s3_address) = listen(config.s3_listen, "S3", "--s3-listen").await?;
     let (admin_listener, admin_address) = listen(config.admin_listen, "administration", "--admin-listen").await?;
     let recorder = metrics::install()?;
-    let clock = admin::system_clock();
+    let clock = system_clock();
     let shutdown = CancellationToken::new();
     tokio::spawn(metrics::keep(recorder.clone(), shutdown.clone()));
 

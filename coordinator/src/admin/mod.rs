@@ -29,6 +29,7 @@ pub use operations::{AdminFailure, AdminOperations, AdminResult};
 pub use serve::serve;
 
 use crate::metadata::Metadata;
+use crate::surroundings::Clock;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
@@ -40,7 +41,7 @@ use holdfast_proto::node::NodeClient;
 use holdfast_proto::peer_rpc::AdminForward;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Largest request body: the largest valid one is a few names and a path.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -51,13 +52,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(110);
 
 /// Renders the metrics in the Prometheus text format.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
-/// Milliseconds since 1970.
-pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
-
-/// The system's clock.
-pub fn system_clock() -> Clock {
-    Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(0)))
-}
 
 /// What the administration API is made of.
 pub struct AdminParts {

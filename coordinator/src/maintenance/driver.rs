@@ -32,6 +32,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         if is_inventory_due(&shared).await {
             let begun_ms = shared.now_ms();
             let end = tokio::select! {
+                biased;
                 end = take_inventory(&shared) => end,
                 () = shared.cancel.cancelled() => return,
             };
@@ -48,6 +49,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             next_wait(&shared, &repair)
         };
         tokio::select! {
+            biased;
             () = tokio::time::sleep(wait) => {}
             () = shared.wake.notified() => {}
             () = shared.cancel.cancelled() => return,
@@ -120,6 +122,7 @@ async fn work(shared: &Arc<Shared>) -> u64 {
             return settled;
         }
         tokio::select! {
+            biased;
             ended = running.join_next() => {
                 if let Some(Ok((item, outcome))) = ended {
                     settled += handle_outcome(shared, item, outcome);
@@ -191,6 +194,7 @@ pub(crate) async fn take_hints(shared: Arc<Shared>, mut hints: mpsc::Receiver<Da
     loop {
         batch.clear();
         let taken = tokio::select! {
+            biased;
             taken = hints.recv_many(&mut batch, HINTS_MAX) => taken,
             () = shared.cancel.cancelled() => return,
         };

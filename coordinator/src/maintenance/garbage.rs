@@ -28,6 +28,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut wait = PERIOD;
     while shared.rest(wait).await {
         let collected = tokio::select! {
+            biased;
             collected = collect(&shared, &mut first_seen) => collected,
             // What was freed and not yet forgotten is freed again after the next start, which does no harm.
             () = shared.cancel.cancelled() => return,

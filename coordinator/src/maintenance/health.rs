@@ -24,6 +24,7 @@ const STATES: [(BackendHealth, &str); 6] = [
 pub(crate) async fn run(shared: Arc<Shared>) {
     loop {
         tokio::select! {
+            biased;
             () = check(&shared) => {}
             () = shared.cancel.cancelled() => return,
         }

@@ -140,6 +140,7 @@ async fn wait_for_inventory(shared: &Shared) {
             return;
         }
         tokio::select! {
+            biased;
             () = done => {}
             () = tokio::time::sleep_until(deadline) => return,
             () = shared.cancel.cancelled() => return,

@@ -49,6 +49,7 @@ pub(crate) async fn run_once(shared: Arc<Shared>) {
     let backends: Vec<BackendId> = shared.reach().readable().collect();
     let all = join_all(backends.iter().map(|backend| scrub_backend(&shared, *backend)));
     let ended = tokio::select! {
+        biased;
         ended = all => ended,
         () = shared.cancel.cancelled() => Vec::new(),
     };

@@ -10,6 +10,7 @@ use crate::layout::Layout;
 use crate::metadata::Metadata;
 use crate::object_path::{Activity, ObjectError, ObjectPath, RebuildContext};
 use crate::repair::{LossClock, MarginTable, Reach, RepairQueue, WorkItem};
+use crate::surroundings::Surroundings;
 use async_trait::async_trait;
 use holdfast_proto::admin::{RepairStatus, ScrubStatus};
 use holdfast_proto::cluster::Role;
@@ -19,8 +20,9 @@ use holdfast_proto::{BackendId, Epoch, SegmentId, ShardId, Slot};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Reasons shown of failures; the rest is only counted.
@@ -62,6 +64,8 @@ pub struct MaintenanceOptions {
     pub garbage_batch: usize,
     /// A shard without an owner, of a segment begun since this process started, is left alone for so long.
     pub orphan_age: Duration,
+    /// The time of day, read once.
+    pub surroundings: Surroundings,
 }
 
 impl Default for MaintenanceOptions {
@@ -80,6 +84,7 @@ impl Default for MaintenanceOptions {
             garbage_delay: Duration::from_secs(15),
             garbage_batch: 10_000,
             orphan_age: Duration::from_secs(10 * 60),
+            surroundings: Surroundings::default(),
         }
     }
 }
@@ -217,7 +222,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(parts: MaintenanceParts, options: MaintenanceOptions, cancel: CancellationToken) -> Self {
         let MaintenanceParts { metadata, node, layout, rebuilder, activity } = parts;
-        let started_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, as_ms);
+        let started_ms = options.surroundings.now_ms();
         let repair = RepairState {
             phase: Phase::Scanning,
             is_paused: false,
@@ -371,8 +376,9 @@ impl Shared {
     /// Sleeps, but not beyond the end of maintenance. Returns whether to go on.
     pub(crate) async fn rest(&self, duration: Duration) -> bool {
         tokio::select! {
-            () = tokio::time::sleep(duration) => true,
+            biased;
             () = self.cancel.cancelled() => false,
+            () = tokio::time::sleep(duration) => true,
         }
     }
 

@@ -6,7 +6,8 @@
 use holdfast_proto::BackendId;
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a failed read counts: long enough to spare a busy server thousands of failing reads, short enough that a
 /// backend that is back is used again at once, as people see it.

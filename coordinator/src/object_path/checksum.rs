@@ -202,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_sha_stream_keeps_the_order() {
-        let cpu = Arc::new(CpuPool::new());
+        let cpu = Arc::new(CpuPool::new(crate::surroundings::Computing::Threads));
         let all: Vec<u8> = (0..50_000u32).map(|i| (i % 251) as u8).collect();
         let keep: Keep = Arc::new(());
         for (kind, algorithm) in

@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** a job that panics fails alone: its caller gets [`CpuLost`], the thread goes on.
 
+use crate::surroundings::Computing;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,12 +28,16 @@ struct Queue {
 /// already queued.
 pub(crate) struct CpuPool {
     queue: Arc<Queue>,
+    computing: Computing,
 }
 
 impl CpuPool {
-    /// One thread per processor this process may use.
-    pub(crate) fn new() -> Self {
-        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    /// One thread per processor this process may use; none, if jobs are to run where they are queued.
+    pub(crate) fn new(computing: Computing) -> Self {
+        let threads = match computing {
+            Computing::Threads => std::thread::available_parallelism().map_or(2, usize::from),
+            Computing::Inline => 0,
+        };
         let queue = Arc::new(Queue { jobs: Mutex::default(), changed: Condvar::new() });
         for number in 0..threads {
             let queue = queue.clone();
@@ -41,7 +46,7 @@ impl CpuPool {
                 tracing::warn!(%error, number, "start coding thread");
             }
         }
-        Self { queue }
+        Self { queue, computing }
     }
 
     /// Queues `job` at once; the future gives its result. Dropping the future does not take the job back.
@@ -51,12 +56,17 @@ impl CpuPool {
         F: FnOnce() -> T + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let job = Box::new(move || {
+        let job = move || {
             // The caller may be gone by now.
             let _ = answer.send(job());
-        });
-        self.queue.jobs.lock().0.push_back(job);
-        self.queue.changed.notify_one();
+        };
+        match self.computing {
+            Computing::Inline => perform(job),
+            Computing::Threads => {
+                self.queue.jobs.lock().0.push_back(Box::new(job));
+                self.queue.changed.notify_one();
+            }
+        }
         async move { answered.await.map_err(|_| CpuLost) }
     }
 }
@@ -70,10 +80,14 @@ impl Drop for CpuPool {
 
 fn work(queue: &Queue) {
     while let Some(job) = next(queue) {
-        // What the job touched is dropped with it; nothing is shared half-changed.
-        if catch_unwind(AssertUnwindSafe(job)).is_err() {
-            tracing::error!("a coding job panicked");
-        }
+        perform(job);
+    }
+}
+
+fn perform(job: impl FnOnce()) {
+    // What the job touched is dropped with it; nothing is shared half-changed.
+    if catch_unwind(AssertUnwindSafe(job)).is_err() {
+        tracing::error!("a coding job panicked");
     }
 }
 
@@ -96,13 +110,22 @@ mod tests {
 
     #[tokio::test]
     async fn jobs_run_and_a_panic_stays_alone() {
-        let pool = CpuPool::new();
-        for _ in 0..20 {
-            let lost: Result<(), CpuLost> = pool.run(|| panic!("on purpose")).await;
-            assert_eq!(lost, Err(CpuLost));
+        for computing in [Computing::Threads, Computing::Inline] {
+            let pool = CpuPool::new(computing);
+            for _ in 0..20 {
+                let lost: Result<(), CpuLost> = pool.run(|| panic!("on purpose")).await;
+                assert_eq!(lost, Err(CpuLost));
+            }
+            let sums = (0..100u64).map(|i| pool.run(move || i * i));
+            let sums: Vec<u64> = futures::future::try_join_all(sums).await.unwrap();
+            assert_eq!(sums.iter().sum::<u64>(), 328_350);
         }
-        let sums = (0..100u64).map(|i| pool.run(move || i * i));
-        let sums: Vec<u64> = futures::future::try_join_all(sums).await.unwrap();
-        assert_eq!(sums.iter().sum::<u64>(), 328_350);
+    }
+
+    #[test]
+    fn inline_jobs_run_at_once_on_the_thread_that_queues_them() {
+        let run = CpuPool::new(Computing::Inline).run(|| std::thread::current().id());
+        let answer = futures::FutureExt::now_or_never(run);
+        assert_eq!(answer, Some(Ok(std::thread::current().id())));
     }
 }

@@ -9,8 +9,10 @@
 
 use super::api::ObjectError;
 use super::checksum::Crc;
+use crate::surroundings::Computing;
 use bytes::Bytes;
 use holdfast_codec::md5_lanes::{BLOCK_BYTES, Md5State, update_lanes};
+use parking_lot::Mutex;
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -23,8 +25,16 @@ pub(crate) type Keep = Arc<dyn Any + Send + Sync>;
 
 /// The pool. Dropping it and all its streams ends the thread.
 pub(crate) struct DigestPool {
-    orders: mpsc::Sender<Order>,
+    orders: Orders,
     next_stream: AtomicU64,
+}
+
+/// The way to what computes.
+#[derive(Clone)]
+enum Orders {
+    Thread(mpsc::Sender<Order>),
+    /// Carried out at once, by whoever gives the order.
+    Inline(Arc<Mutex<Lanes>>),
 }
 
 /// The digests of one upload's bytes.
@@ -36,7 +46,7 @@ pub(crate) struct Digests {
 
 /// One upload's MD5 and CRC. Dropped unfinished, they are forgotten.
 pub(crate) struct DigestStream {
-    orders: mpsc::Sender<Order>,
+    orders: Orders,
     stream: u64,
     /// Fewer than a block's bytes that wait for the rest of it.
     carry: Vec<u8>,
@@ -50,12 +60,11 @@ enum Order {
 }
 
 impl DigestPool {
-    pub(crate) fn new() -> Self {
-        let (orders, inbox) = mpsc::channel();
-        let made = std::thread::Builder::new().name("digests".to_owned()).spawn(move || Lanes::default().run(&inbox));
-        if let Err(error) = made {
-            tracing::warn!(%error, "start digest thread");
-        }
+    pub(crate) fn new(computing: Computing) -> Self {
+        let orders = match computing {
+            Computing::Threads => Orders::Thread(start_thread()),
+            Computing::Inline => Orders::Inline(Arc::default()),
+        };
         Self { orders, next_stream: AtomicU64::new(0) }
     }
 
@@ -96,8 +105,18 @@ impl DigestStream {
     }
 
     fn order(&self, order: Order) {
-        // Without its thread the pool answers nothing, and `finish` says so.
-        let _ = self.orders.send(order);
+        match &self.orders {
+            Orders::Thread(orders) => {
+                // Without its thread the pool answers nothing, and `finish` says so.
+                let _ = orders.send(order);
+            }
+            Orders::Inline(lanes) => {
+                let mut lanes = lanes.lock();
+                lanes.take_order(order);
+                lanes.round();
+                lanes.answer();
+            }
+        }
     }
 }
 
@@ -107,7 +126,16 @@ impl Drop for DigestStream {
     }
 }
 
-/// What the thread works on.
+fn start_thread() -> mpsc::Sender<Order> {
+    let (orders, inbox) = mpsc::channel();
+    let made = std::thread::Builder::new().name("digests".to_owned()).spawn(move || Lanes::default().run(&inbox));
+    if let Err(error) = made {
+        tracing::warn!(%error, "start digest thread");
+    }
+    orders
+}
+
+/// What is worked on.
 #[derive(Default)]
 struct Lanes {
     streams: HashMap<u64, Lane>,
@@ -223,17 +251,19 @@ mod tests {
 
     #[tokio::test]
     async fn one_stream_in_any_pieces() {
-        let pool = DigestPool::new();
-        for (len, piece) in
-            [(0, 1), (1, 1), (63, 7), (64, 64), (65, 64), (1000, 1), (1000, 63), (70_000, 65_536), (130, 65)]
-        {
-            check(&pool, len, piece, 3).await;
+        for computing in [Computing::Threads, Computing::Inline] {
+            let pool = DigestPool::new(computing);
+            for (len, piece) in
+                [(0, 1), (1, 1), (63, 7), (64, 64), (65, 64), (1000, 1), (1000, 63), (70_000, 65_536), (130, 65)]
+            {
+                check(&pool, len, piece, 3).await;
+            }
         }
     }
 
     #[tokio::test]
     async fn many_streams_at_once_and_some_given_up() {
-        let pool = DigestPool::new();
+        let pool = DigestPool::new(Computing::Threads);
         let keep: Keep = Arc::new(());
         let mut given_up = pool.stream(None);
         given_up.push(bytes(640, 9), &keep);

@@ -54,6 +54,7 @@ pub use shared::RebuildContext;
 
 use crate::layout::Layout;
 use crate::metadata::{Metadata, MetadataResult, PutVersion, VersionSelector, WriterSession};
+use crate::surroundings::Surroundings;
 use backend_memory::{BackendMemory, READ_FAILURE, WRITE_HANG};
 use budget::ByteBudget;
 use cell_stock::CellStock;
@@ -66,7 +67,7 @@ use holdfast_proto::{BackendId, BucketId, ErrorKind, Slot, VersionId};
 use in_flight::InFlight;
 use parking_lot::Mutex;
 use segment_writer::Patience;
-use shared::{Codecs, Shared, now_ms, random_id_bytes};
+use shared::{Codecs, Shared};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
@@ -88,6 +89,8 @@ pub struct ObjectPathOptions {
     pub write_buffer_bytes: u64,
     /// Bytes of cell buffers all reads together may hold.
     pub read_buffer_bytes: u64,
+    /// Time, random numbers and threads.
+    pub surroundings: Surroundings,
 }
 
 impl Default for ObjectPathOptions {
@@ -97,6 +100,7 @@ impl Default for ObjectPathOptions {
             segment_bytes: 64 << 20,
             write_buffer_bytes: 128 << 20,
             read_buffer_bytes: 96 << 20,
+            surroundings: Surroundings::default(),
         }
     }
 }
@@ -139,10 +143,10 @@ impl ObjectPath {
             write_budget: ByteBudget::new(options.write_buffer_bytes),
             read_budget: ByteBudget::new(options.read_buffer_bytes),
             rebuild_budget: ByteBudget::new(rebuild::BUFFER_BYTES),
-            options,
             stock: CellStock::new(),
-            cpu: Arc::new(CpuPool::new()),
-            digests: DigestPool::new(),
+            cpu: Arc::new(CpuPool::new(options.surroundings.computing)),
+            digests: DigestPool::new(options.surroundings.computing),
+            options,
             codecs: Codecs::default(),
             backend_memory: BackendMemory::new(READ_FAILURE),
             slow_reads: Mutex::default(),
@@ -172,7 +176,7 @@ impl ObjectPath {
             precondition::judge(&preconditions, current.as_ref())?;
         }
         // Fixed before anything is proposed: a retried proposal makes the same version.
-        let version = VersionId::from_parts(now_ms(), random_id_bytes());
+        let version = VersionId::from_parts(self.shared.now_ms(), self.shared.random_id_bytes());
         let store_request = StoreRequest {
             owner: RebuildContext { bucket: bucket_id, key_hash: key_hash(&key), version },
             declared: object_bytes,
@@ -188,7 +192,7 @@ impl ObjectPath {
             version: version.as_bytes().to_vec().into(),
             object_bytes: stored.object_bytes,
             etag: hex::encode(stored.md5),
-            modified_ms: now_ms(),
+            modified_ms: self.shared.now_ms(),
             attributes: Some(attributes),
             checksums: vec![stored.checksum],
             inline,
@@ -230,7 +234,7 @@ impl ObjectPath {
             number,
             part_bytes: stored.object_bytes,
             etag: hex::encode(stored.md5),
-            modified_ms: now_ms(),
+            modified_ms: self.shared.now_ms(),
             checksums: vec![stored.checksum],
             inline,
             segments,

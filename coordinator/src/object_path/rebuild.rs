@@ -6,7 +6,7 @@
 
 use super::api::ObjectError;
 use super::segment_layout::SegmentLayout;
-use super::shared::{RebuildContext, Shared, now_ms};
+use super::shared::{RebuildContext, Shared};
 use super::window::{Purpose, WindowRequest, read_window};
 use bytes::Bytes;
 use holdfast_codec::SlotSet;
@@ -87,7 +87,7 @@ async fn begin(
         shard_bytes: layout.geometry.shard_bytes(),
         segment_bytes: layout.geometry.segment_bytes(),
         segment_offset: layout.segment_offset(),
-        created_ms: now_ms(),
+        created_ms: shared.now_ms(),
     };
     let begun = timeout(STEP_TIMEOUT, shared.node.begin_shard(backend, header, map.table.epoch)).await;
     let (writer, failure) = match begun.unwrap_or_else(|_| Err(too_slow(backend))) {

@@ -1,6 +1,6 @@
 //! What all reads and writes of an `ObjectPath` share.
 //!
-//! Shell: reads the clock and draws random ids.
+//! Shell: reads the clock and draws random ids, as its surroundings give them.
 
 use super::ObjectPathOptions;
 use super::api::{DamageHint, ObjectError};
@@ -23,7 +23,6 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 /// Whose bytes a segment holds, as its shards' headers say.
@@ -75,6 +74,16 @@ impl Shared {
         self.cell_bytes.unwrap_or_else(|| default_cell_bytes(k))
     }
 
+    /// Milliseconds since 1970.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.options.surroundings.now_ms()
+    }
+
+    /// The random part of an id.
+    pub(crate) fn random_id_bytes(&self) -> [u8; 10] {
+        self.options.surroundings.random_id_bytes()
+    }
+
     /// Tells repair. When the channel is full the hint is dropped: the inventory and scrub find the damage anyway.
     pub(crate) fn hint(&self, hint: DamageHint) {
         let _ = self.hints.try_send(hint);
@@ -97,15 +106,4 @@ impl Codecs {
         self.known.lock().insert(code, codec.clone());
         Ok(codec)
     }
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The random part of an id.
-pub(crate) fn random_id_bytes() -> [u8; 10] {
-    rand::random()
 }

@@ -17,7 +17,7 @@ use super::checksum::{self, Crc, DEFAULT_ALGORITHM, ShaKind, ShaStream};
 use super::coding::{DataStripe, code_batch};
 use super::digest_pool::{DigestStream, Keep};
 use super::segment_writer::{PendingBatch, SegmentOutcome, SegmentPlan, write_segment};
-use super::shared::{RebuildContext, Shared, now_ms, random_id_bytes};
+use super::shared::{RebuildContext, Shared};
 use super::uncommitted::{SegmentLife, Uncommitted};
 use super::upload_budget::{BatchPermit, StripePermit, UploadBudget};
 use crate::metadata::ClusterMap;
@@ -325,7 +325,7 @@ impl Upload {
 
     /// Gives the next segment its id and place, by the newest cluster map.
     fn enter(&mut self) -> Result<EnteredSegment, ObjectError> {
-        let id = SegmentId::from_parts(now_ms(), random_id_bytes());
+        let id = SegmentId::from_parts(self.shared.now_ms(), self.shared.random_id_bytes());
         let (guard, map) = self.shared.in_flight.enter(id, &self.shared.layout);
         let codec = self.shared.codecs.get(map.table.scheme)?;
         let pg = map.table.pg_of(id);
@@ -362,7 +362,7 @@ impl Upload {
             scheme: codec.scheme(),
             geometry,
             segment_offset: self.object_bytes,
-            created_ms: now_ms(),
+            created_ms: self.shared.now_ms(),
         };
         let (batches, inbox) = mpsc::channel(BATCHES_WAITING);
         let (answer, outcome) = oneshot::channel();

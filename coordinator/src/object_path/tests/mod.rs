@@ -57,6 +57,7 @@ fn options() -> ObjectPathOptions {
         segment_bytes: SEGMENT as u64,
         write_buffer_bytes: 1 << 20,
         read_buffer_bytes: 1 << 20,
+        ..ObjectPathOptions::default()
     }
 }
 
