@@ -9,8 +9,9 @@ use crate::opener::Closed;
 use holdfast_backends::Backend;
 use holdfast_proto::node::{BackendHealth, BackendStatus};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// Waits between two tries to open a backend that failed: a device with errors is not helped by being asked often.
 const REOPEN_FIRST: Duration = Duration::from_secs(5);

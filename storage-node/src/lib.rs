@@ -24,4 +24,5 @@ pub use fence::Fence;
 pub use fenced_node::FencedNode;
 pub use local_node::{BackendSpec, LocalNode, LocalNodeOptions};
 pub use location::{Location, LocationError};
+pub use opener::{BackendOpener, Closed, DiskOpener, Found};
 pub use serve::{NodeService, ServeLimits};

@@ -3,18 +3,18 @@
 
 use crate::attachment::{Attachment, State};
 use crate::location::Location;
-use crate::opener::{self, Closed};
+use crate::opener::{self, BackendOpener, Closed, DiskOpener};
 use crate::probe;
 use async_trait::async_trait;
 use futures::future::join_all;
-use holdfast_backends::{Backend, DiskOptions};
+use holdfast_backends::Backend;
 use holdfast_proto::node::{BackendStatus, NodeClient, ScrubStep, ShardError, ShardRead, ShardStat, ShardWriter};
 use holdfast_proto::shard_header::ShardHeader;
 use holdfast_proto::{BackendId, ClusterId, Epoch, NodeId, PgId, ShardId};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -43,14 +43,15 @@ pub struct LocalNodeOptions {
     pub probe_period: Duration,
     /// How long `open` waits for backends to be opened; those that take longer join later.
     pub open_wait: Duration,
-    /// Settings of every disk backend.
-    pub disk: DiskOptions,
+    /// Opens and makes backends.
+    pub opener: Arc<dyn BackendOpener>,
 }
 
 impl Default for LocalNodeOptions {
     fn default() -> Self {
         // After a crash a backend reads up to 512 MiB again: seconds, but a slow disk must not hold up the others.
-        Self { probe_period: Duration::from_secs(1), open_wait: Duration::from_secs(60), disk: DiskOptions::default() }
+        let opener = Arc::new(DiskOpener::default());
+        Self { probe_period: Duration::from_secs(1), open_wait: Duration::from_secs(60), opener }
     }
 }
 
@@ -157,6 +158,7 @@ impl LocalNode {
 async fn watch_backends(inner: Arc<Inner>, mut stopped: watch::Receiver<bool>) {
     loop {
         tokio::select! {
+            biased;
             () = tokio::time::sleep(inner.options.probe_period) => {}
             () = inner.alarm.notified() => tokio::time::sleep(PROBE_REST.min(inner.options.probe_period)).await,
             _ = stopped.changed() => return,
@@ -172,12 +174,6 @@ async fn close(backend: Arc<dyn Backend>) {
         Ok(Err(error)) => tracing::warn!(%id, %error, "close backend"),
         Err(_) => tracing::warn!(%id, seconds = CLOSE_WAIT.as_secs(), "backend does not close, left to itself"),
     }
-}
-
-/// A fresh id: the time and 80 random bits.
-fn new_id() -> BackendId {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    BackendId::from_parts(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), rand::random())
 }
 
 #[async_trait]
@@ -242,15 +238,15 @@ impl NodeClient for LocalNode {
 
     async fn add_backend(&self, _: NodeId, location: &str, name: &str) -> Result<BackendStatus, ShardError> {
         let parsed: Location = location.parse().map_err(|e| ShardError::Invalid { reason: format!("{e}") })?;
-        let id = new_id();
+        let id = self.inner.options.opener.new_id();
         // With probing held back nobody opens or lets go of anything meanwhile.
         let probing = self.inner.probing.lock().await;
         self.check_free(&parsed)?;
-        let (at, cluster, options, format_name) =
-            (parsed.clone(), self.inner.cluster, self.inner.options.disk.clone(), name.to_owned());
-        let making = tokio::task::spawn_blocking(move || {
-            opener::format(&at, cluster, id, &format_name)?;
-            opener::open(&at, cluster, id, options)
+        let (at, cluster, format_name) = (parsed.clone(), self.inner.cluster, name.to_owned());
+        let making = opener::begin(&self.inner.options.opener, move |opener| {
+            opener.format(&at, cluster, id, &format_name)?;
+            opener
+                .open(&at, cluster, id)
                 .map_err(|closed| ShardError::Unavailable { backend: id, reason: closed.reason })
         });
         // A place that does not answer must not keep all the others from being watched.

@@ -15,8 +15,9 @@ use holdfast_proto::BackendId;
 use holdfast_proto::node::BackendStatus;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::task::{JoinHandle, spawn_blocking};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// A round waits so long for an answer; a backend that takes longer is reported as it last was.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
@@ -30,8 +31,17 @@ enum Pending {
     Closing(JoinHandle<()>, Closed),
 }
 
-/// One round. `opening_wait`: how long to wait for backends that are being opened.
+/// One round. `opening_wait`: how long to wait for backends that are being opened. It comes to its end though its caller
+/// may be dropped: what a round has taken up to wait for, nobody else puts back.
 pub(crate) async fn round(inner: &Arc<Inner>, opening_wait: Duration) {
+    let inner = inner.clone();
+    let looking = tokio::spawn(async move { look(&inner, opening_wait).await });
+    if let Err(error) = looking.await {
+        tracing::error!(%error, "look at the backends");
+    }
+}
+
+async fn look(inner: &Arc<Inner>, opening_wait: Duration) {
     let _one_at_a_time = inner.probing.lock().await;
     settle(inner, Duration::ZERO).await;
     look_for_closed(inner).await;
@@ -176,14 +186,14 @@ async fn look_for_closed(inner: &Arc<Inner>) {
     if wanted.is_empty() {
         return;
     }
-    let found = identify_all(free).await;
+    let found = identify_all(inner, free).await;
     let mut attachments = inner.attachments.lock();
     for (id, matched) in match_backends(inner.cluster, &wanted, &found) {
         let Some(attachment) = attachments.get_mut(&id) else { continue };
         match matched {
             Match::Here(location) | Match::Elsewhere(location) => {
-                let (at, cluster, options) = (location.clone(), inner.cluster, inner.options.disk.clone());
-                let work = spawn_blocking(move || opener::open(&at, cluster, id, options));
+                let (at, cluster) = (location.clone(), inner.cluster);
+                let work = opener::begin(&inner.options.opener, move |opener| opener.open(&at, cluster, id));
                 attachment.state = State::Opening { work: Some(work), location };
             }
             Match::Nowhere(why) => attachment.close(why),
@@ -191,10 +201,11 @@ async fn look_for_closed(inner: &Arc<Inner>) {
     }
 }
 
-async fn identify_all(locations: Vec<Location>) -> BTreeMap<Location, Result<Found, Closed>> {
+async fn identify_all(inner: &Inner, locations: Vec<Location>) -> BTreeMap<Location, Result<Found, Closed>> {
     let looks = locations.into_iter().map(|location| async move {
         let at = location.clone();
-        let look = tokio::time::timeout(IDENTIFY_WAIT, spawn_blocking(move || opener::identify(&at))).await;
+        let looking = opener::begin(&inner.options.opener, move |opener| opener.identify(&at));
+        let look = tokio::time::timeout(IDENTIFY_WAIT, looking).await;
         let found = match look {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => Err(Closed::missing(format!("looking at {location} failed: {error}"))),
@@ -203,4 +214,98 @@ async fn identify_all(locations: Vec<Location>) -> BTreeMap<Location, Result<Fou
         (location, found)
     });
     join_all(looks).await.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::location::Location;
+    use crate::opener::{BackendOpener, Closed, Found};
+    use crate::{BackendSpec, LocalNode, LocalNodeOptions};
+    use async_trait::async_trait;
+    use holdfast_backends::{Backend, MemoryBackend};
+    use holdfast_proto::node::{
+        BackendHealth, BackendStatus, NodeClient, ScrubStep, ShardError, ShardRead, ShardStat, ShardWriter,
+    };
+    use holdfast_proto::shard_header::ShardHeader;
+    use holdfast_proto::{BackendId, ClusterId, PgId, ShardId};
+    use std::sync::Arc;
+    use std::time::Duration;
+    use tokio::time::{sleep, timeout};
+
+    const CLUSTER: ClusterId = ClusterId([3; 16]);
+    const ID: BackendId = BackendId([1; 16]);
+    const ANSWER_TAKES: Duration = Duration::from_millis(1500);
+
+    /// A backend that takes its time to say how it is.
+    struct Slow(MemoryBackend);
+
+    #[async_trait]
+    impl Backend for Slow {
+        fn id(&self) -> BackendId {
+            self.0.id()
+        }
+        async fn begin(&self, header: ShardHeader) -> Result<Box<dyn ShardWriter>, ShardError> {
+            self.0.begin(header).await
+        }
+        async fn read(
+            &self,
+            shard: ShardId,
+            first: u32,
+            count: u32,
+            expected_root: Option<[u8; 32]>,
+        ) -> Result<ShardRead, ShardError> {
+            self.0.read(shard, first, count, expected_root).await
+        }
+        async fn stat(&self, shard: ShardId) -> Result<Option<ShardStat>, ShardError> {
+            self.0.stat(shard).await
+        }
+        async fn delete(&self, shards: Vec<ShardId>) -> Result<(), ShardError> {
+            self.0.delete(shards).await
+        }
+        async fn list(&self, pg: PgId, after: Option<ShardId>, limit: usize) -> Result<Vec<ShardStat>, ShardError> {
+            self.0.list(pg, after, limit).await
+        }
+        async fn scrub(&self, after: Option<ShardId>, budget_bytes: u64) -> Result<ScrubStep, ShardError> {
+            self.0.scrub(after, budget_bytes).await
+        }
+        async fn status(&self) -> BackendStatus {
+            sleep(ANSWER_TAKES).await;
+            self.0.status().await
+        }
+    }
+
+    #[derive(Debug)]
+    struct Opener;
+
+    impl BackendOpener for Opener {
+        fn identify(&self, _: &Location) -> Result<Found, Closed> {
+            Ok(Found { cluster: CLUSTER, id: ID })
+        }
+        fn open(&self, _: &Location, cluster: ClusterId, id: BackendId) -> Result<Arc<dyn Backend>, Closed> {
+            Ok(Arc::new(Slow(MemoryBackend::new(cluster, id, 1 << 20))))
+        }
+        fn format(&self, _: &Location, _: ClusterId, _: BackendId, _: &str) -> Result<(), ShardError> {
+            Ok(())
+        }
+        fn new_id(&self) -> BackendId {
+            ID
+        }
+        fn is_immediate(&self) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_given_up_midway_leaves_no_backend_silent() {
+        let spec = BackendSpec { id: ID, name: "d1".to_owned(), location: "disk:/d1".to_owned() };
+        // No look but those asked for.
+        let probe_period = Duration::from_secs(86_400);
+        let options = LocalNodeOptions { probe_period, opener: Arc::new(Opener), ..LocalNodeOptions::default() };
+        let node = LocalNode::open(CLUSTER, vec![spec], options).await;
+        assert_eq!(node.backends().await[0].health, BackendHealth::Online);
+        assert!(timeout(ANSWER_TAKES / 2, node.backends()).await.is_err(), "its caller gives up");
+        sleep(Duration::from_secs(60)).await;
+        let status = node.backends().await.remove(0);
+        assert_eq!(status.health, BackendHealth::Online, "{}", status.reason);
+    }
 }
