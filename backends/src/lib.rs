@@ -14,5 +14,5 @@ mod throttled;
 pub use backend::Backend;
 pub use disk::{DiskBackend, DiskOptions, FormatError, Identity, OpenError};
 pub use faulty::{FaultPlan, Faulty};
-pub use memory::MemoryBackend;
+pub use memory::{MemoryBackend, TakenShard};
 pub use throttled::{Throttle, Throttled};

@@ -1,4 +1,5 @@
-//! A backend in memory, for tests and as the plainest reading of the contract. Nothing outlives it.
+//! A backend in memory, for tests, for the simulator, and as the plainest reading of the contract. Nothing outlives it;
+//! clones share what is kept.
 
 use crate::backend::Backend;
 use async_trait::async_trait;
@@ -20,8 +21,14 @@ pub struct MemoryBackend {
     id: BackendId,
     cluster: ClusterId,
     capacity_bytes: u64,
+    clock: Clock,
     state: Arc<Mutex<State>>,
 }
+
+type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// A shard taken out of a backend whole: its cells as they are kept, damaged or not.
+pub struct TakenShard(Stored);
 
 #[derive(Default)]
 struct State {
@@ -42,7 +49,46 @@ struct Stored {
 impl MemoryBackend {
     /// An empty backend that takes up to `capacity_bytes` of cells.
     pub fn new(cluster: ClusterId, id: BackendId, capacity_bytes: u64) -> Self {
-        Self { id, cluster, capacity_bytes, state: Arc::default() }
+        Self { id, cluster, capacity_bytes, clock: Arc::new(now_ms), state: Arc::default() }
+    }
+
+    /// With another clock (milliseconds since 1970) than the system's.
+    pub fn with_clock(self, clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self { clock: Arc::new(clock), ..self }
+    }
+
+    /// The shards it keeps, quarantined or not.
+    pub fn shards(&self) -> Vec<ShardId> {
+        self.state.lock().shards.keys().copied().collect()
+    }
+
+    /// Whether the shard is kept with this root and every cell of it holds. Changes nothing.
+    pub fn is_intact(&self, shard: ShardId, root: [u8; 32]) -> bool {
+        let state = self.state.lock();
+        state.shards.get(&shard).is_some_and(|stored| stored.root == root && stored.is_whole())
+    }
+
+    /// Whether the shard is kept with a cell that does not hold. Changes nothing.
+    pub fn is_damaged(&self, shard: ShardId) -> bool {
+        self.state.lock().shards.get(&shard).is_some_and(|stored| !stored.is_whole())
+    }
+
+    /// Takes a shard out.
+    pub fn take(&self, shard: ShardId) -> Option<TakenShard> {
+        let mut state = self.state.lock();
+        let stored = state.shards.remove(&shard)?;
+        state.used_bytes -= stored.header.shard_bytes;
+        Some(TakenShard(stored))
+    }
+
+    /// Puts a shard in that was taken out, unless there is one by now. Does not ask for room: it was there before.
+    pub fn put_back(&self, TakenShard(stored): TakenShard) {
+        let mut state = self.state.lock();
+        let (id, bytes) = (stored.header.id, stored.header.shard_bytes);
+        if !state.shards.contains_key(&id) {
+            state.used_bytes += bytes;
+            state.shards.insert(id, stored);
+        }
     }
 
     /// Flips a bit of the shard's cell at `byte`, as a failing disk would. `false` if there is no such byte.
@@ -71,6 +117,10 @@ impl Stored {
 
     fn is_sound(&self, index: u32) -> bool {
         self.hashes.get(index as usize).is_some_and(|hash| blake3::hash(&self.cell(index)).as_bytes() == hash)
+    }
+
+    fn is_whole(&self) -> bool {
+        (0..self.header.cell_count()).all(|index| self.is_sound(index))
     }
 
     fn stat(&self) -> ShardStat {
@@ -114,8 +164,14 @@ impl ShardWriter for MemoryWriter {
             return Err(ShardError::Invalid { reason });
         }
         let root = shard_root(hashes.iter().copied());
-        let stored =
-            Stored { header, cells: cells.freeze(), hashes, root, verified_ms: now_ms(), is_quarantined: false };
+        let stored = Stored {
+            header,
+            cells: cells.freeze(),
+            hashes,
+            root,
+            verified_ms: (backend.clock)(),
+            is_quarantined: false,
+        };
         let stat = stored.stat();
         let mut state = backend.state.lock();
         let freed = state.shards.get(&stat.id).map_or(0, |old| old.header.shard_bytes);
@@ -208,7 +264,7 @@ impl Backend for MemoryBackend {
 
     async fn scrub(&self, after: Option<ShardId>, budget_bytes: u64) -> Result<ScrubStep, ShardError> {
         let mut state = self.state.lock();
-        let now = now_ms();
+        let now = (self.clock)();
         let from = after.map_or(Unbounded, Excluded);
         let mut step = ScrubStep::default();
         let mut last = after;
@@ -217,7 +273,7 @@ impl Backend for MemoryBackend {
                 step.next = last;
                 return Ok(step);
             }
-            if stored.is_quarantined || !(0..stored.header.cell_count()).all(|index| stored.is_sound(index)) {
+            if stored.is_quarantined || !stored.is_whole() {
                 stored.is_quarantined = true;
                 step.damaged.push(*id);
             } else {
@@ -322,6 +378,24 @@ mod tests {
         assert!(backend.inner().corrupt(header.id, 70_000));
         assert_eq!(get(&backend, &header).await.unwrap().damaged, [1]);
         assert_eq!(backend.stat(header.id).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_out_is_gone_until_it_is_put_back() {
+        let header = sample_header(1);
+        let backend = MemoryBackend::new(CLUSTER, BackendId([1; 16]), 1 << 30).with_clock(|| 77);
+        put(&backend, &header, sample_cells(&header, 1)).await.unwrap();
+        let stat = backend.stat(header.id).await.unwrap().unwrap();
+        assert_eq!(stat.verified_ms, 77);
+        assert!(backend.is_intact(header.id, stat.root) && !backend.is_intact(header.id, [0; 32]));
+        let taken = backend.take(header.id).unwrap();
+        assert_eq!((backend.stat(header.id).await, backend.status().await.used_bytes), (Ok(None), 0));
+        assert!(backend.take(header.id).is_none() && !backend.is_intact(header.id, stat.root));
+        backend.put_back(taken);
+        assert_eq!(backend.stat(header.id).await, Ok(Some(stat.clone())));
+        assert_eq!(backend.shards(), [header.id]);
+        assert!(!backend.is_damaged(header.id) && backend.corrupt(header.id, 0) && backend.is_damaged(header.id));
+        assert!(!backend.is_intact(header.id, stat.root));
     }
 
     #[tokio::test]
