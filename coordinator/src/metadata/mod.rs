@@ -11,6 +11,7 @@ mod cluster_tests;
 mod command;
 mod consensus;
 mod entry;
+mod fair_watch;
 mod group;
 mod groups;
 mod keys;

@@ -1,9 +1,10 @@
 //! The runtime openraft runs on: tokio, with a random source that a simulation can seed, so that election timeouts are
-//! the same in every run of one seed.
+//! the same in every run of one seed, and with a watch channel that leaves nothing to chance.
 //!
 //! Openraft draws numbers for two things only: when a follower loses patience, and the phase of its tick. Neither needs
 //! to be unpredictable.
 
+use super::fair_watch::FairWatch;
 use openraft::async_runtime::{AsyncRuntime, Select2, Select3, Select4};
 use openraft::{OptionalSend, TokioRuntime};
 use rand_core_10::TryRng;
@@ -79,7 +80,7 @@ impl AsyncRuntime for Runtime {
     type Timeout<R, T: Future<Output = R> + OptionalSend> = <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = Numbers;
     type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
-    type Watch = <TokioRuntime as AsyncRuntime>::Watch;
+    type Watch = FairWatch;
     type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
     type Mutex<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::Mutex<T>;
 

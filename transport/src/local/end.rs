@@ -7,8 +7,9 @@ use crate::error::TransportError;
 use async_trait::async_trait;
 use holdfast_proto::NodeId;
 use parking_lot::Mutex;
+use std::pin::pin;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -23,11 +24,41 @@ pub(super) struct CallState {
     /// The nodes' own: cancelled when one of them goes down.
     pub(super) lives: [CancellationToken; 2],
     /// When the first frame was lost on the way; from then on nothing more arrives.
-    severed: watch::Sender<Option<Instant>>,
+    severed: Moment,
     /// When the service learns that its caller gave up.
-    hung_up: watch::Sender<Option<Instant>>,
+    hung_up: Moment,
     /// Which ends finished sending.
     finished: Mutex<[bool; 2]>,
+}
+
+/// When something happened, once it has. Who waits for it is woken in the order of waiting: with tokio's watch channel the
+/// order would be drawn from the system, and no run of a simulation like another.
+#[derive(Default)]
+struct Moment {
+    at: Mutex<Option<Instant>>,
+    known: Notify,
+}
+
+impl Moment {
+    fn set(&self, at: Instant) {
+        *self.at.lock() = Some(at);
+        self.known.notify_waiters();
+    }
+
+    fn known(&self) -> Option<Instant> {
+        *self.at.lock()
+    }
+
+    async fn wait(&self) -> Instant {
+        loop {
+            let mut news = pin!(self.known.notified());
+            news.as_mut().enable();
+            match self.known() {
+                Some(at) => return at,
+                None => news.await,
+            }
+        }
+    }
 }
 
 /// Which end.
@@ -60,8 +91,8 @@ impl CallState {
             pipes: Default::default(),
             ends,
             lives,
-            severed: watch::Sender::new(None),
-            hung_up: watch::Sender::new(None),
+            severed: Moment::default(),
+            hung_up: Moment::default(),
             finished: Mutex::new([false; 2]),
         })
     }
@@ -76,7 +107,7 @@ impl CallState {
 
     /// When something that `side` sends now arrives; `None` once something of the call was lost.
     fn arrival(&self, side: Side, bytes: usize) -> Option<Instant> {
-        if self.severed.borrow().is_some() {
+        if self.severed.known().is_some() {
             return None;
         }
         let [to, from] = match side {
@@ -85,7 +116,7 @@ impl CallState {
         };
         let at = self.network.arrival(from, to, bytes);
         if at.is_none() {
-            self.severed.send_replace(Some(Instant::now()));
+            self.severed.set(Instant::now());
         }
         at
     }
@@ -94,20 +125,13 @@ impl CallState {
     /// after a loss, or the deadline has passed.
     pub(super) async fn doom(&self, peer: NodeId) -> TransportError {
         let unreachable = |reason: &str| TransportError::Unreachable { peer, reason: reason.to_owned() };
-        let mut severed = self.severed.subscribe();
         tokio::select! {
             biased;
             () = self.lives[0].cancelled() => unreachable("the connection broke"),
             () = self.lives[1].cancelled() => unreachable("the connection broke"),
             () = async {
-                let lost_at = match severed.wait_for(Option::is_some).await {
-                    Ok(at) => *at,
-                    Err(_) => None,
-                };
-                match lost_at {
-                    Some(at) => sleep_until(at + self.network.silence_max).await,
-                    None => std::future::pending().await,
-                }
+                let lost_at = self.severed.wait().await;
+                sleep_until(lost_at + self.network.silence_max).await;
             } => unreachable("nothing has come from it for too long"),
             () = sleep_until(self.deadline) => TransportError::Timeout { peer },
         }
@@ -115,15 +139,8 @@ impl CallState {
 
     /// Ends when the service has learned that its caller gave up.
     pub(super) async fn caller_hung_up(&self) {
-        let mut hung_up = self.hung_up.subscribe();
-        let at = match hung_up.wait_for(Option::is_some).await {
-            Ok(at) => *at,
-            Err(_) => None,
-        };
-        match at {
-            Some(at) => sleep_until(at).await,
-            None => std::future::pending().await,
-        }
+        let at = self.hung_up.wait().await;
+        sleep_until(at).await;
     }
 }
 
@@ -212,7 +229,7 @@ impl Drop for CallEnd {
             self.incoming().stop_listening(at);
         }
         if self.side == Side::Caller && finished != [true; 2] {
-            self.call.hung_up.send_replace(Some(at));
+            self.call.hung_up.set(at);
         }
     }
 }
