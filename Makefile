@@ -10,13 +10,14 @@ export HOLDFAST_BIN := $(BIN)/holdfast
 export HOLDFAST_BENCH_BIN := $(BIN)/holdfast-bench
 export HOLDFAST_CLIENTS := $(TARGET)/clients
 
-.PHONY: help setup setup-clients setup-hosts build run test format clippy unit e2e soak bench bench-s3 bench-limits bench-codec demo \
-	demo-cluster clean-data
+.PHONY: help setup setup-clients setup-hosts build run test format clippy unit e2e soak sim bench bench-s3 bench-limits bench-codec \
+	demo demo-cluster clean-data
 
 help:
 	@echo "make run         set up, build, start a store on this machine (data in ./data), print endpoint and keys"
 	@echo "make test        format, clippy, unit, property and end-to-end tests with real S3 clients: what CI runs"
 	@echo "make soak        the tests of whole clusters in trouble, a minute of load in each (SOAK=seconds); needs root"
+	@echo "make sim SEED=.. HOURS=..  whole clusters on virtual time; the seed and the hours may be left out"
 	@echo "make demo        1 GiB of real files in, two disks lost, repaired, two others lost, files back and compared"
 	@echo "make demo-cluster  three nodes on this machine, each killed under load and back; every acknowledged byte compared"
 	@echo "make bench-s3    our store and the peers that are running, interleaved, with ratios (docs/benchmarks.md)"
@@ -57,6 +58,11 @@ e2e: build setup-clients setup-hosts
 SOAK ?= 60
 soak: build setup-hosts
 	HOLDFAST_SOAK_SECONDS=$(SOAK) cargo test --workspace --test 'cluster_*' -- --test-threads=1 --nocapture
+
+# Without SEED from a seed that the clock names; without HOURS that seed alone.
+sim: setup
+	cargo build --workspace --bin holdfast-sim
+	"$(BIN)/holdfast-sim" $(if $(SEED),--seed $(SEED)) --hours $(or $(HOURS),0)
 
 demo: build setup-clients
 	scripts/demo
