@@ -358,6 +358,27 @@ async fn a_partitioned_minority_neither_writes_nor_reads_stale() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_that_is_heard_and_hears_nobody_gives_way() {
+    let cluster = Cluster::start(7, 3).await;
+    let bucket = BucketId(cluster.store(1).bucket_create("b", "o", 1).await.unwrap().id);
+    let deaf = cluster.leader(1).unwrap();
+    let others: Vec<u64> = (1..=3).filter(|node| *node != deaf).collect();
+    cluster.store(others[0]).put_version(put(bucket, "k", 1, None)).await.unwrap();
+    for &other in &others {
+        cluster.network.set_link(NodeId(other), NodeId(deaf), LinkConditions::CUT);
+    }
+    let begun = Instant::now();
+    cluster.store(others[0]).put_version(put(bucket, "k", 2, None)).await.unwrap();
+    // Three seconds until it knows, one until it looks, 2.4 until the others elect, and the election.
+    assert!(begun.elapsed() <= Duration::from_secs(9), "{:?}", begun.elapsed());
+    assert_eq!(value(&cluster.store(others[1]), bucket, "k").await.unwrap(), 2);
+    cluster.network.heal();
+    cluster.wait("one leader", |c| c.leader(1).is_some_and(|leader| leader != deaf)).await;
+    assert_eq!(value(&cluster.store(deaf), bucket, "k").await.unwrap(), 2);
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn all_nodes_cut_at_once_lose_nothing_acknowledged() {
     let mut cluster = Cluster::start(4, 3).await;
     let registers = Registers::make(&cluster.store(1), &["a", "b", "c"]).await;

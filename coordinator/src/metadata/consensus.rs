@@ -70,6 +70,9 @@ pub(super) trait Consensus: Send + Sync {
     /// Changes who takes part, if this node leads. Returns when it is done, or has failed.
     async fn change_members(&self, change: MemberChange) -> MetadataResult<()>;
 
+    /// Sends followers nothing for so long, so that they elect another.
+    fn keep_silent(&self, time: Duration);
+
     /// Asks for the state to be flushed and the log before it to be dropped, soon.
     async fn flush(&self) -> MetadataResult<()>;
 

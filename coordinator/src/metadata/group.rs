@@ -5,7 +5,7 @@ use super::api::{MetadataError, MetadataResult};
 use super::command::{Command, Reply};
 use super::consensus::{Consensus, MemberChange, Members, Ordered};
 use super::log_store::{GroupLog, LogDatabase};
-use super::network::Network;
+use super::network::{Hush, Network};
 use super::raft_machine::{GroupState, StateMachine};
 use super::raft_types::{Proposal, SnapshotMeta, TypeConfig, Vote, index_of};
 use super::snapshot::{SnapshotSource, Staged};
@@ -61,6 +61,7 @@ pub(super) struct Group {
     state: Arc<GroupState>,
     /// A proposal ended without an answer: it may be in the log and not in the state.
     has_lost_answers: AtomicBool,
+    hush: Arc<Hush>,
 }
 
 impl Group {
@@ -75,13 +76,14 @@ impl Group {
         let unavailable = |reason: String| MetadataError::Unavailable { reason: format!("group {number}: {reason}") };
         let group_log = GroupLog::open(parts.log.clone(), number).map_err(|e| unavailable(e.to_string()))?;
         state.check_reaches(group_log.purged()).map_err(|e| unavailable(e.to_string()))?;
-        let network = Network { transport: parts.transport.clone(), lineage: state.clone() };
+        let hush = Arc::new(Hush::default());
+        let network = Network { transport: parts.transport.clone(), lineage: state.clone(), hush: hush.clone() };
         let machine = StateMachine::new(state.clone());
         let config = Arc::new(config(number).validate().map_err(|e| unavailable(e.to_string()))?);
         let raft = Raft::new(parts.me, config, network, group_log, machine);
         let raft = raft.await.map_err(|e| unavailable(e.to_string()))?;
         let (me, log, has_lost_answers) = (parts.me, parts.log.clone(), AtomicBool::new(false));
-        let group = Self { number, me, raft, log, state, has_lost_answers };
+        let group = Self { number, me, raft, log, state, has_lost_answers, hush };
         if beginning == Beginning::Here {
             group.begin().await.map_err(&unavailable)?;
         }
@@ -283,6 +285,10 @@ impl Consensus for Group {
             }
         };
         done.map_err(|e| failed(&e))
+    }
+
+    fn keep_silent(&self, time: Duration) {
+        self.hush.begin(time);
     }
 
     async fn flush(&self) -> MetadataResult<()> {

@@ -17,11 +17,13 @@ use openraft::error::{NetworkError, RPCError, ReplicationClosed, StreamingError,
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
+use parking_lot::Mutex;
 use prost::Message;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Entries of one message: half of what a frame may hold, so that one large entry more still fits.
 const APPEND_BYTES_MAX: usize = Frame::BODY_BYTES_MAX / 2;
@@ -39,6 +41,24 @@ pub(super) trait Lineage: Send + Sync + 'static {
 pub(super) struct Network {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) lineage: Arc<dyn Lineage>,
+    pub(super) hush: Arc<Hush>,
+}
+
+/// While it lasts a leader sends its followers nothing, so that they elect another.
+#[derive(Default)]
+pub(super) struct Hush {
+    until: Mutex<Option<Instant>>,
+}
+
+impl Hush {
+    /// From now on for so long.
+    pub(super) fn begin(&self, time: Duration) {
+        *self.until.lock() = Some(Instant::now() + time);
+    }
+
+    fn lasts(&self) -> bool {
+        self.until.lock().is_some_and(|until| Instant::now() < until)
+    }
 }
 
 /// One group towards one peer.
@@ -126,6 +146,9 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        if self.network.hush.lasts() {
+            return Err(unreachable("this leader hears nobody and keeps silent".to_owned()));
+        }
         let mut body = Vec::new();
         let mut bytes = 0;
         let mut last: Option<LogId> = None;

@@ -23,6 +23,9 @@ pub(super) const VOTERS_MAX: usize = 5;
 /// Most voters of a range that is to outlive one node, zone or region.
 const VOTERS_MAX_FOR_ONE: usize = 3;
 
+/// A leader that has heard no quorum for so long has lost it: ten heartbeats.
+const DEAF_AFTER: Duration = Duration::from_secs(3);
+
 /// A coordinator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
@@ -86,6 +89,14 @@ fn silence(members: &Members, node: u64) -> Duration {
 
 fn is_heard(members: &Members, node: u64) -> bool {
     silence(members, node) < SILENT
+}
+
+/// Whether a leader has been left by its quorum without being told: messages from the others do not arrive. As long as its
+/// own do, they would follow it for ever, and nothing could be ordered. Of whom it has not heard yet says nothing.
+pub(super) fn is_deaf(members: &Members, me: u64) -> bool {
+    let is_lost = |voter: &&u64| **voter != me && (DEAF_AFTER..Duration::MAX).contains(&silence(members, **voter));
+    let lost = members.voters.iter().filter(is_lost).count();
+    members.is_leader && members.voters.len() - lost <= members.voters.len() / 2
 }
 
 fn has_caught_up(members: &Members, node: u64) -> bool {
@@ -240,6 +251,31 @@ mod tests {
             assert_eq!(range_voters_max(&promise.parse().unwrap()), expected, "{promise}");
         }
         assert_eq!(range_voters_max(&Promise::default()), 3);
+    }
+
+    #[test]
+    fn a_leader_is_deaf_when_it_hears_no_quorum() {
+        let heard = |voters: &[u64], silent: &[(u64, u64)]| {
+            let mut members = led_by_first(voters, &[9]);
+            members.silent.extend(silent.iter().map(|&(node, seconds)| (node, Duration::from_secs(seconds))));
+            members
+        };
+        for (voters, silent, expected) in [
+            (&[1][..], &[][..], false),
+            (&[1, 2, 3], &[(2, 60)], false),
+            (&[1, 2, 3], &[(2, 60), (3, 2)], false),
+            (&[1, 2, 3], &[(2, 60), (3, 3)], true),
+            (&[1, 2, 3], &[(2, 60), (9, 60)], false),
+            (&[1, 2, 3, 4, 5], &[(2, 60), (3, 60)], false),
+            (&[1, 2, 3, 4, 5], &[(2, 60), (3, 60), (4, 60)], true),
+        ] {
+            assert_eq!(is_deaf(&heard(voters, silent), 1), expected, "{voters:?} {silent:?}");
+        }
+        let mut new = heard(&[1, 2, 3], &[]);
+        new.silent = BTreeMap::from([(2, Duration::MAX), (3, Duration::MAX)]);
+        assert!(!is_deaf(&new, 1), "elected a moment ago");
+        let follower = Members { is_leader: false, ..heard(&[1, 2, 3], &[(2, 60), (3, 60)]) };
+        assert!(!is_deaf(&follower, 1));
     }
 
     const RANGE: Wish = Wish { voters_max: 3, is_everywhere: false, group: 0 };

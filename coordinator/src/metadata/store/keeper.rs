@@ -8,7 +8,7 @@ use super::super::command::{Kind, RangeMembers};
 use super::super::consensus::{Consensus, MemberChange};
 use super::super::group::Group;
 use super::super::state;
-use super::super::voters::{Candidate, VOTERS_MAX, Wish, plan, range_voters_max, voter_count};
+use super::super::voters::{Candidate, VOTERS_MAX, Wish, is_deaf, plan, range_voters_max, voter_count};
 use super::{Inner, MetadataStore, ROOT};
 use holdfast_proto::cluster::{NodeIntent, NodeRecord, Role};
 use std::collections::BTreeMap;
@@ -23,17 +23,24 @@ const CHANGE_LIMIT: Duration = Duration::from_secs(20);
 /// Pause between two moves of one group's leadership: an unhappy one must not be tried without end.
 const TRANSFER_PAUSE: Duration = Duration::from_secs(15);
 
+/// How long a leader that hears nobody is silent: followers elect another after at most 2.4 s (`group.rs`).
+const SILENCE: Duration = Duration::from_secs(5);
+/// From one silence to the next: in between it speaks, and is answered if it was the network that has healed.
+const SILENCE_PAUSE: Duration = Duration::from_secs(10);
+
 /// Looks after the groups until the store is gone.
 pub(super) async fn keep(inner: Weak<Inner>) {
     let meaning = "Voters of a metadata group, at the node that leads it; 0 at the others";
     metrics::describe_gauge!("holdfast_metadata_voters", metrics::Unit::Count, meaning);
     let mut transferred: BTreeMap<u32, Instant> = BTreeMap::new();
+    let mut silenced: BTreeMap<u32, Instant> = BTreeMap::new();
     loop {
         tokio::time::sleep(PERIOD).await;
         let Some(inner) = inner.upgrade() else { return };
         let map = inner.map_here();
         let candidates = inner.candidates(map.as_ref());
         let range_voters = range_voters_max(&map.map(|map| map.promise).unwrap_or_default());
+        keep_silent_if_deaf(&inner, &mut silenced);
         for group in inner.groups.all() {
             let is_root = group.number() == ROOT;
             let voters_max = if is_root { VOTERS_MAX } else { range_voters };
@@ -49,6 +56,22 @@ pub(super) async fn keep(inner: Weak<Inner>) {
         }
         if inner.groups.get(ROOT).is_some_and(|root| root.members().is_leader) {
             carry_on(&inner).await;
+        }
+    }
+}
+
+/// A leader that is heard and hears nobody gives way.
+fn keep_silent_if_deaf(inner: &Inner, silenced: &mut BTreeMap<u32, Instant>) {
+    for group in inner.groups.all() {
+        let number = group.number();
+        let was_just_silent = silenced.get(&number).is_some_and(|began| began.elapsed() < SILENCE_PAUSE);
+        if !was_just_silent && is_deaf(&group.members(), inner.me) {
+            tracing::warn!(
+                group = number,
+                "leads a metadata group and hears no quorum of it: keeps silent for a while"
+            );
+            silenced.insert(number, Instant::now());
+            group.keep_silent(SILENCE);
         }
     }
 }
