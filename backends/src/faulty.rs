@@ -4,67 +4,62 @@
 use crate::backend::Backend;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use holdfast_faults::{Dice, DiskPlan};
 use holdfast_proto::node::{
     BackendHealth, BackendStatus, Cell, ScrubStep, ShardError, ShardRead, ShardStat, ShardWriter,
 };
 use holdfast_proto::shard_header::ShardHeader;
 use holdfast_proto::{BackendId, PgId, ShardId};
 use parking_lot::Mutex;
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
-/// What goes wrong, each with a chance from 0 (never) to 1 (always).
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct FaultPlan {
-    /// A read, listing or look-up answers an IO error.
-    pub read_error: f64,
-    /// Taking cells answers an IO error.
-    pub write_error: f64,
-    /// `finish` answers an IO error, and from then on the backend is read-only, as a disk is after a failed sync.
-    pub sync_error: f64,
-    /// A bit of a cell is flipped on its way to the disk, for good.
-    pub flip_written: f64,
-    /// A cell comes back damaged, this time.
-    pub flip_read: f64,
-    /// `begin` answers that there is no room.
-    pub full: f64,
-    /// A call is held up by `delay`.
-    pub delayed: f64,
-    /// How long.
-    pub delay: Duration,
-    /// Its directory is gone: nothing works.
-    pub missing: bool,
-}
+/// Counts what was done to calls.
+const INJECTED: &str = "holdfast_faults_injected_total";
 
-/// Another backend, with faults.
+/// Another backend, with faults. While none is set a call costs one look at a flag more.
 pub struct Faulty<B> {
     inner: B,
-    dice: Arc<Dice>,
+    control: Arc<Control>,
 }
 
-struct Dice {
+/// Sets the faults of a backend that somebody else holds.
+#[derive(Debug)]
+pub struct FaultHandle(Weak<Control>);
+
+#[derive(Debug)]
+struct Control {
     backend: BackendId,
+    /// Whether there is anything in `state` to look at.
+    is_on: AtomicBool,
     state: Mutex<State>,
 }
 
+#[derive(Debug)]
 struct State {
-    plan: FaultPlan,
-    random: StdRng,
+    plan: DiskPlan,
+    seed: u64,
+    dice: Arc<Dice>,
     is_poisoned: bool,
 }
 
 impl<B: Backend> Faulty<B> {
     /// Lets `inner` fail as `plan` says; equal seeds and calls fail equally.
-    pub fn new(inner: B, plan: FaultPlan, seed: u64) -> Self {
-        let state = State { plan, random: StdRng::seed_from_u64(seed), is_poisoned: false };
-        Self { dice: Arc::new(Dice { backend: inner.id(), state: Mutex::new(state) }), inner }
+    pub fn new(inner: B, plan: DiskPlan, seed: u64) -> Self {
+        let state = State { plan, seed, dice: Arc::new(Dice::new(seed)), is_poisoned: false };
+        let is_on = AtomicBool::new(plan != DiskPlan::default());
+        Self { control: Arc::new(Control { backend: inner.id(), is_on, state: Mutex::new(state) }), inner }
     }
 
-    /// Replaces the plan from now on. A poisoned backend stays so.
-    pub fn set(&self, plan: FaultPlan) {
-        self.dice.state.lock().plan = plan;
+    /// Replaces the plan from now on; the dice go on. A poisoned backend stays so.
+    pub fn set(&self, plan: DiskPlan) {
+        let seed = self.control.state.lock().seed;
+        self.control.set(plan, seed);
+    }
+
+    /// To set its faults from elsewhere.
+    pub fn handle(&self) -> FaultHandle {
+        FaultHandle(Arc::downgrade(&self.control))
     }
 
     /// The backend inside.
@@ -73,23 +68,58 @@ impl<B: Backend> Faulty<B> {
     }
 }
 
-impl Dice {
-    fn falls(&self, chance: impl FnOnce(&FaultPlan) -> f64) -> bool {
+impl FaultHandle {
+    /// Replaces plan and seed from now on, if the backend is still held. Equal ones go on where they were.
+    pub fn set(&self, plan: DiskPlan, seed: u64) {
+        if let Some(control) = self.0.upgrade() {
+            control.set(plan, seed);
+        }
+    }
+
+    /// Whether somebody still holds the backend.
+    pub fn is_in_use(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
+impl Control {
+    fn set(&self, plan: DiskPlan, seed: u64) {
         let mut state = self.state.lock();
-        let chance = chance(&state.plan).clamp(0.0, 1.0);
-        chance > 0.0 && state.random.random_bool(chance)
+        if state.seed != seed {
+            (state.seed, state.dice) = (seed, Arc::new(Dice::new(seed)));
+        }
+        state.plan = plan;
+        self.is_on.store(state.is_poisoned || plan != DiskPlan::default(), Ordering::Release);
+    }
+
+    /// The plan and its dice; `None` while nothing is to go wrong.
+    fn plan(&self) -> Option<(DiskPlan, Arc<Dice>)> {
+        if !self.is_on.load(Ordering::Acquire) {
+            return None;
+        }
+        let state = self.state.lock();
+        Some((state.plan, state.dice.clone()))
+    }
+
+    /// Whether a fault of this kind happens now.
+    fn falls(&self, kind: &'static str, chance: impl FnOnce(&DiskPlan) -> f64) -> bool {
+        let falls = self.plan().is_some_and(|(plan, dice)| dice.falls(chance(&plan)));
+        if falls {
+            metrics::counter!(INJECTED, "kind" => kind).increment(1);
+        }
+        falls
     }
 
     fn pick(&self, below: usize) -> usize {
-        self.state.lock().random.random_range(0..below.max(1))
+        self.plan().map_or(0, |(_, dice)| dice.pick(below))
     }
 
     async fn enter(&self) -> Result<(), ShardError> {
-        if self.falls(|plan| plan.delayed) {
-            let delay = self.state.lock().plan.delay;
-            tokio::time::sleep(delay).await;
+        let Some((plan, _)) = self.plan() else { return Ok(()) };
+        if self.falls("disk-delay", |plan| plan.delayed) {
+            tokio::time::sleep(plan.delay).await;
         }
-        if self.state.lock().plan.missing {
+        if plan.missing {
             return Err(ShardError::Unavailable { backend: self.backend, reason: "its directory is gone".to_owned() });
         }
         Ok(())
@@ -97,12 +127,12 @@ impl Dice {
 
     async fn enter_to_read(&self) -> Result<(), ShardError> {
         self.enter().await?;
-        if self.falls(|plan| plan.read_error) { Err(self.io_error("read shard")) } else { Ok(()) }
+        if self.falls("disk-error", |plan| plan.read_error) { Err(self.io_error("read shard")) } else { Ok(()) }
     }
 
     async fn enter_to_write(&self) -> Result<(), ShardError> {
         self.enter().await?;
-        if self.state.lock().is_poisoned {
+        if self.plan().is_some() && self.state.lock().is_poisoned {
             return Err(ShardError::ReadOnly { backend: self.backend, reason: "an injected sync failed".to_owned() });
         }
         Ok(())
@@ -125,30 +155,30 @@ impl Dice {
 
 struct FaultyWriter {
     inner: Box<dyn ShardWriter>,
-    dice: Arc<Dice>,
+    control: Arc<Control>,
 }
 
 #[async_trait]
 impl ShardWriter for FaultyWriter {
     async fn append(&mut self, mut cells: Vec<Cell>) -> Result<(), ShardError> {
-        self.dice.enter_to_write().await?;
-        if self.dice.falls(|plan| plan.write_error) {
-            return Err(self.dice.io_error("write shard"));
+        self.control.enter_to_write().await?;
+        if self.control.falls("disk-error", |plan| plan.write_error) {
+            return Err(self.control.io_error("write shard"));
         }
         for cell in &mut cells {
-            if self.dice.falls(|plan| plan.flip_written) {
-                cell.bytes = self.dice.flip_a_bit(&cell.bytes);
+            if self.control.falls("bit-flip", |plan| plan.flip_written) {
+                cell.bytes = self.control.flip_a_bit(&cell.bytes);
             }
         }
         self.inner.append(cells).await
     }
 
     async fn finish(self: Box<Self>) -> Result<ShardStat, ShardError> {
-        let Self { inner, dice } = *self;
-        dice.enter_to_write().await?;
-        if dice.falls(|plan| plan.sync_error) {
-            dice.state.lock().is_poisoned = true;
-            return Err(dice.io_error("sync extent"));
+        let Self { inner, control } = *self;
+        control.enter_to_write().await?;
+        if control.falls("fsync-error", |plan| plan.sync_error) {
+            control.state.lock().is_poisoned = true;
+            return Err(control.io_error("sync extent"));
         }
         inner.finish().await
     }
@@ -161,12 +191,12 @@ impl<B: Backend> Backend for Faulty<B> {
     }
 
     async fn begin(&self, header: ShardHeader) -> Result<Box<dyn ShardWriter>, ShardError> {
-        self.dice.enter_to_write().await?;
-        if self.dice.falls(|plan| plan.full) {
+        self.control.enter_to_write().await?;
+        if self.control.falls("disk-full", |plan| plan.full) {
             return Err(ShardError::Full { backend: self.id(), free_bytes: 0, reserve_bytes: 0 });
         }
         let inner = self.inner.begin(header).await?;
-        Ok(Box::new(FaultyWriter { inner, dice: self.dice.clone() }))
+        Ok(Box::new(FaultyWriter { inner, control: self.control.clone() }))
     }
 
     async fn read(
@@ -176,38 +206,38 @@ impl<B: Backend> Backend for Faulty<B> {
         count: u32,
         expected_root: Option<[u8; 32]>,
     ) -> Result<ShardRead, ShardError> {
-        self.dice.enter_to_read().await?;
+        self.control.enter_to_read().await?;
         let mut read = self.inner.read(shard, first, count, expected_root).await?;
-        if count > 0 && self.dice.falls(|plan| plan.flip_read) {
-            let index = u32::try_from(self.dice.pick(count as usize)).unwrap_or(0);
+        if count > 0 && self.control.falls("bit-flip-read", |plan| plan.flip_read) {
+            let index = u32::try_from(self.control.pick(count as usize)).unwrap_or(0);
             damage(&mut read, first, index);
         }
         Ok(read)
     }
 
     async fn stat(&self, shard: ShardId) -> Result<Option<ShardStat>, ShardError> {
-        self.dice.enter_to_read().await?;
+        self.control.enter_to_read().await?;
         self.inner.stat(shard).await
     }
 
     async fn delete(&self, shards: Vec<ShardId>) -> Result<(), ShardError> {
-        self.dice.enter_to_write().await?;
+        self.control.enter_to_write().await?;
         self.inner.delete(shards).await
     }
 
     async fn list(&self, pg: PgId, after: Option<ShardId>, limit: usize) -> Result<Vec<ShardStat>, ShardError> {
-        self.dice.enter_to_read().await?;
+        self.control.enter_to_read().await?;
         self.inner.list(pg, after, limit).await
     }
 
     async fn scrub(&self, after: Option<ShardId>, budget_bytes: u64) -> Result<ScrubStep, ShardError> {
-        self.dice.enter_to_read().await?;
+        self.control.enter_to_read().await?;
         self.inner.scrub(after, budget_bytes).await
     }
 
     async fn status(&self) -> BackendStatus {
         let mut status = self.inner.status().await;
-        let state = self.dice.state.lock();
+        let state = self.control.state.lock();
         if state.plan.missing {
             (status.health, status.reason) = (BackendHealth::Missing, "injected: its directory is gone".to_owned());
         } else if state.is_poisoned {

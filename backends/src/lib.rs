@@ -13,6 +13,6 @@ mod throttled;
 
 pub use backend::Backend;
 pub use disk::{DiskBackend, DiskOptions, FormatError, Identity, OpenError};
-pub use faulty::{FaultPlan, Faulty};
+pub use faulty::{FaultHandle, Faulty};
 pub use memory::{MemoryBackend, TakenShard};
 pub use throttled::{Throttle, Throttled};

@@ -313,7 +313,8 @@ fn now_ms() -> u64 {
 mod tests {
     use super::*;
     use crate::contract::{CLUSTER, check_all, get, put, sample_cells, sample_header};
-    use crate::{FaultPlan, Faulty, Throttle, Throttled};
+    use crate::{Faulty, Throttle, Throttled};
+    use holdfast_faults::DiskPlan;
 
     fn memory() -> MemoryBackend {
         MemoryBackend::new(CLUSTER, BackendId([1; 16]), 1 << 30)
@@ -325,19 +326,19 @@ mod tests {
         check_all(&Throttled::new(memory(), Throttle::default())).await.unwrap();
         let fast = Throttle { bytes_per_second_max: Some(1 << 30), ..Throttle::default() };
         check_all(&Throttled::new(memory(), fast)).await.unwrap();
-        check_all(&Faulty::new(memory(), FaultPlan::default(), 1)).await.unwrap();
-        check_all(&Faulty::new(Throttled::new(memory(), Throttle::default()), FaultPlan::default(), 1)).await.unwrap();
+        check_all(&Faulty::new(memory(), DiskPlan::default(), 1)).await.unwrap();
+        check_all(&Faulty::new(Throttled::new(memory(), Throttle::default()), DiskPlan::default(), 1)).await.unwrap();
     }
 
     #[tokio::test]
     async fn the_contract_notices_a_backend_that_breaks_it() {
         for plan in [
-            FaultPlan { read_error: 1.0, ..FaultPlan::default() },
-            FaultPlan { flip_read: 0.1, ..FaultPlan::default() },
-            FaultPlan { flip_written: 0.1, ..FaultPlan::default() },
-            FaultPlan { sync_error: 0.1, ..FaultPlan::default() },
-            FaultPlan { full: 0.1, ..FaultPlan::default() },
-            FaultPlan { missing: true, ..FaultPlan::default() },
+            DiskPlan { read_error: 1.0, ..DiskPlan::default() },
+            DiskPlan { flip_read: 0.1, ..DiskPlan::default() },
+            DiskPlan { flip_written: 0.1, ..DiskPlan::default() },
+            DiskPlan { sync_error: 0.1, ..DiskPlan::default() },
+            DiskPlan { full: 0.1, ..DiskPlan::default() },
+            DiskPlan { missing: true, ..DiskPlan::default() },
         ] {
             assert!(check_all(&Faulty::new(memory(), plan, 1)).await.is_err(), "{plan:?}");
         }
@@ -346,7 +347,7 @@ mod tests {
     #[tokio::test]
     async fn faults_come_as_planned_and_repeat_with_their_seed() {
         let outcomes = async |seed| {
-            let backend = Faulty::new(memory(), FaultPlan { write_error: 0.5, ..FaultPlan::default() }, seed);
+            let backend = Faulty::new(memory(), DiskPlan { write_error: 0.5, ..DiskPlan::default() }, seed);
             let mut outcomes = Vec::new();
             for number in 0..64 {
                 let header = sample_header(number);
@@ -364,13 +365,13 @@ mod tests {
     #[tokio::test]
     async fn a_failed_sync_leaves_it_read_only_and_a_flipped_bit_is_found() {
         let header = sample_header(1);
-        let backend = Faulty::new(memory(), FaultPlan::default(), 1);
+        let backend = Faulty::new(memory(), DiskPlan::default(), 1);
         put(&backend, &header, sample_cells(&header, 1)).await.unwrap();
-        backend.set(FaultPlan { sync_error: 1.0, ..FaultPlan::default() });
+        backend.set(DiskPlan { sync_error: 1.0, ..DiskPlan::default() });
         let other = sample_header(2);
         let answer = put(&backend, &other, sample_cells(&other, 1)).await;
         assert!(matches!(answer, Err(ShardError::Io { .. })), "{answer:?}");
-        backend.set(FaultPlan::default());
+        backend.set(DiskPlan::default());
         let answer = put(&backend, &other, sample_cells(&other, 1)).await;
         assert!(matches!(answer, Err(ShardError::ReadOnly { .. })), "{answer:?}");
         assert_eq!(backend.status().await.health, BackendHealth::ReadOnly);

@@ -7,6 +7,7 @@ pub mod admin;
 pub mod cell_buffer;
 pub mod cluster;
 pub mod error_kind;
+pub mod faults;
 pub mod heartbeat;
 pub mod ids;
 pub mod manifest;

@@ -120,6 +120,8 @@ rpcs! {
     Announce = 63, Control, Admits::AnyNode;
     /// An administrative request, passed on to the coordinator that can answer it.
     AdminForward = 64, Control, Admits::Only(Role::Coordinator);
+    /// As `FaultSet`, for a node that may keep no shards.
+    CoordinatorFaultSet = 65, Control, Admits::Only(Role::Coordinator);
 }
 
 impl Rpc {
@@ -170,7 +172,8 @@ mod tests {
             | Rpc::MetadataRead
             | Rpc::Activity
             | Rpc::DamageHints
-            | Rpc::AdminForward => [false, false, true, true],
+            | Rpc::AdminForward
+            | Rpc::CoordinatorFaultSet => [false, false, true, true],
         };
         for &rpc in Rpc::ALL {
             assert_eq!(callers.map(|caller| rpc.may_be_called_by(caller)), expected(rpc), "{rpc:?}");

@@ -8,6 +8,7 @@
 //! backend that is not there is reported, never fatal.
 
 mod attachment;
+mod disk_faults;
 mod fence;
 mod fenced_node;
 mod local_node;
@@ -20,6 +21,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
+pub use disk_faults::DiskFaults;
 pub use fence::Fence;
 pub use fenced_node::FencedNode;
 pub use local_node::{BackendSpec, LocalNode, LocalNodeOptions};

@@ -246,7 +246,7 @@ impl NodeClient for LocalNode {
         let making = opener::begin(&self.inner.options.opener, move |opener| {
             opener.format(&at, cluster, id, &format_name)?;
             opener
-                .open(&at, cluster, id)
+                .open(&at, cluster, id, &format_name)
                 .map_err(|closed| ShardError::Unavailable { backend: id, reason: closed.reason })
         });
         // A place that does not answer must not keep all the others from being watched.

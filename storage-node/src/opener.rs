@@ -1,5 +1,6 @@
 //! What turns a location into an open backend: a directory of a disk in the product, something else in a simulation.
 
+use crate::disk_faults::DiskFaults;
 use crate::location::Location;
 use holdfast_backends::{Backend, DiskBackend, DiskOptions, FormatError, OpenError};
 use holdfast_proto::node::{BackendHealth, ShardError};
@@ -49,8 +50,14 @@ pub trait BackendOpener: Debug + Send + Sync + 'static {
     /// Reads who is at a location.
     fn identify(&self, location: &Location) -> Result<Found, Closed>;
 
-    /// Opens a backend that must be there.
-    fn open(&self, location: &Location, cluster: ClusterId, id: BackendId) -> Result<Arc<dyn Backend>, Closed>;
+    /// Opens a backend that must be there; `name` is what people call it.
+    fn open(
+        &self,
+        location: &Location,
+        cluster: ClusterId,
+        id: BackendId,
+        name: &str,
+    ) -> Result<Arc<dyn Backend>, Closed>;
 
     /// Makes an empty backend in a place that holds nothing.
     fn format(&self, location: &Location, cluster: ClusterId, id: BackendId, name: &str) -> Result<(), ShardError>;
@@ -82,6 +89,8 @@ pub(crate) fn begin<T: Send + 'static>(
 pub struct DiskOpener {
     /// Settings of each.
     pub options: DiskOptions,
+    /// Puts faults in front of each; `None` on a server that was not started for them.
+    pub faults: Option<Arc<DiskFaults>>,
 }
 
 impl BackendOpener for DiskOpener {
@@ -90,12 +99,21 @@ impl BackendOpener for DiskOpener {
         Ok(Found { cluster: identity.cluster, id: identity.id })
     }
 
-    fn open(&self, location: &Location, cluster: ClusterId, id: BackendId) -> Result<Arc<dyn Backend>, Closed> {
+    fn open(
+        &self,
+        location: &Location,
+        cluster: ClusterId,
+        id: BackendId,
+        name: &str,
+    ) -> Result<Arc<dyn Backend>, Closed> {
         let backend = DiskBackend::open_with(location.directory(), cluster, id, self.options.clone())?;
         for finding in backend.findings() {
             tracing::warn!(%location, %id, finding, "found while opening a backend");
         }
-        Ok(Arc::new(backend))
+        Ok(match &self.faults {
+            Some(faults) => faults.wrap(name, backend),
+            None => Arc::new(backend),
+        })
     }
 
     fn format(&self, location: &Location, cluster: ClusterId, id: BackendId, name: &str) -> Result<(), ShardError> {

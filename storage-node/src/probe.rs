@@ -192,8 +192,8 @@ async fn look_for_closed(inner: &Arc<Inner>) {
         let Some(attachment) = attachments.get_mut(&id) else { continue };
         match matched {
             Match::Here(location) | Match::Elsewhere(location) => {
-                let (at, cluster) = (location.clone(), inner.cluster);
-                let work = opener::begin(&inner.options.opener, move |opener| opener.open(&at, cluster, id));
+                let (at, cluster, name) = (location.clone(), inner.cluster, attachment.spec.name.clone());
+                let work = opener::begin(&inner.options.opener, move |opener| opener.open(&at, cluster, id, &name));
                 attachment.state = State::Opening { work: Some(work), location };
             }
             Match::Nowhere(why) => attachment.close(why),
@@ -281,7 +281,7 @@ mod tests {
         fn identify(&self, _: &Location) -> Result<Found, Closed> {
             Ok(Found { cluster: CLUSTER, id: ID })
         }
-        fn open(&self, _: &Location, cluster: ClusterId, id: BackendId) -> Result<Arc<dyn Backend>, Closed> {
+        fn open(&self, _: &Location, cluster: ClusterId, id: BackendId, _: &str) -> Result<Arc<dyn Backend>, Closed> {
             Ok(Arc::new(Slow(MemoryBackend::new(cluster, id, 1 << 20))))
         }
         fn format(&self, _: &Location, _: ClusterId, _: BackendId, _: &str) -> Result<(), ShardError> {

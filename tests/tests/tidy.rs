@@ -58,16 +58,28 @@ fn crates_depend_only_along_the_arrows() {
     let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("proto", &[][..]),
         ("codec", &[][..]),
-        ("backends", &["proto"][..]),
+        ("faults", &["proto"][..]),
+        ("backends", &["proto", "faults"][..]),
         ("trust", &["proto"][..]),
-        ("transport", &["proto", "trust"][..]),
-        ("storage-node", &["proto", "transport", "backends"][..]),
+        ("transport", &["proto", "faults", "trust"][..]),
+        ("storage-node", &["proto", "faults", "transport", "backends"][..]),
         ("placement", &["proto", "codec"][..]),
-        ("coordinator", &["proto", "codec", "placement", "trust", "transport"][..]),
+        ("coordinator", &["proto", "codec", "faults", "placement", "trust", "transport"][..]),
         ("sdk", &["proto"][..]),
         (
             "cli",
-            &["proto", "codec", "placement", "trust", "transport", "backends", "storage-node", "coordinator", "sdk"][..],
+            &[
+                "proto",
+                "codec",
+                "faults",
+                "placement",
+                "trust",
+                "transport",
+                "backends",
+                "storage-node",
+                "coordinator",
+                "sdk",
+            ][..],
         ),
     ]);
     for (member, allowed) in allowed {

@@ -8,11 +8,13 @@ mod channel;
 #[doc(hidden)]
 pub mod contract;
 mod error;
+mod faulty;
 mod local;
 pub mod quic;
 mod retry_budget;
 
 pub use channel::{Call, CallOptions, Caller, Channel, Frame, Service, Transport};
 pub use error::TransportError;
+pub use faulty::{FaultyTransport, LinkFaults};
 pub use local::{LinkConditions, LocalNetwork, LocalOptions, LocalTransport};
 pub use retry_budget::RetryBudget;

@@ -189,7 +189,13 @@ impl BackendOpener for Shelf {
         Ok(Found { cluster: *cluster, id: kept.id() })
     }
 
-    fn open(&self, location: &Location, cluster: ClusterId, id: BackendId) -> Result<Arc<dyn Backend>, Closed> {
+    fn open(
+        &self,
+        location: &Location,
+        cluster: ClusterId,
+        id: BackendId,
+        _name: &str,
+    ) -> Result<Arc<dyn Backend>, Closed> {
         let found = self.identify(location)?;
         if found != (Found { cluster, id }) {
             return Err(Closed { health: BackendHealth::Foreign, reason: format!("{location} holds {}", found.id) });
