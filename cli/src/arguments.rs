@@ -1,5 +1,6 @@
 //! The command line, as clap reads it. Names here are a contract with scripts.
 
+pub(crate) use crate::fault_arguments::FaultVerb;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use holdfast_proto::cluster::Roles;
 use std::path::PathBuf;
@@ -74,6 +75,9 @@ pub(crate) struct ServerArgs {
     /// Form of the log on standard error [default: auto].
     #[arg(long, value_name = "auto|text|json")]
     pub(crate) log_format: Option<String>,
+    /// Lets `holdfast fault` make this server fail on purpose. Not for a store whose data matter.
+    #[arg(long)]
+    pub(crate) allow_faults: bool,
 }
 
 /// Whom to ask, as whom, and how to print.
@@ -160,6 +164,13 @@ pub(crate) enum AdminCommand {
         #[command(subcommand)]
         verb: TokenVerb,
     },
+    /// Make servers fail on purpose; each must have been started with --allow-faults.
+    Fault {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        verb: FaultVerb,
+    },
     /// The machines of the cluster.
     Node {
         #[command(flatten)]
@@ -181,6 +192,7 @@ impl AdminCommand {
             | Self::Key { admin, .. }
             | Self::Bucket { admin, .. }
             | Self::Token { admin, .. }
+            | Self::Fault { admin, .. }
             | Self::Node { admin, .. } => admin,
         }
     }
@@ -343,7 +355,7 @@ pub(crate) enum NodeVerb {
 }
 
 /// A number with s, m, h or d after it.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a time: a number and s, m, h or d, for instance 1h");
     let (number, seconds) = match text.char_indices().next_back() {
         Some((at, 's')) => (&text[..at], 1),
@@ -396,6 +408,13 @@ mod tests {
             "token list",
             "token revoke 00ff",
             "node list",
+            "fault add partition --at n1 --to n2 --to zone:b --ttl 5m",
+            "fault add delay --amount 50ms --percent 30 --seed 7 -o json",
+            "fault add clock-jump --at n2 --amount=-2h",
+            "fault add disk-full --at region:fra --backend d1",
+            "fault list",
+            "fault clear 0a0b0c",
+            "fault clear --all",
             "bucket list",
             "bucket delete b --credentials f",
         ];
@@ -414,6 +433,8 @@ mod tests {
             ("key create --access-key a", "--secret-key"),
             ("token create --role admin", "coordinator"),
             ("token create --ttl 5x", "1h"),
+            ("fault add partitoin", "partition"),
+            ("fault clear", "--all"),
         ];
         for (line, nearest) in cases {
             let error = Cli::try_parse_from(std::iter::once("holdfast").chain(line.split_whitespace())).unwrap_err();

@@ -5,6 +5,7 @@
 mod arguments;
 mod connection;
 mod failure;
+mod fault_arguments;
 mod output;
 mod server;
 mod verbs;

@@ -4,6 +4,7 @@
 #![recursion_limit = "256"]
 
 pub mod admin;
+pub mod clock;
 pub mod health;
 pub mod layout;
 pub mod leader;

@@ -4,7 +4,6 @@
 //! Not here: tokio's clock, which a simulation holds still by itself.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Gives milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -59,9 +58,9 @@ impl Surroundings {
     }
 }
 
-/// The system's clock.
+/// The clock of this process.
 pub fn system_clock() -> Clock {
-    Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(0)))
+    Arc::new(crate::clock::now_ms)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use holdfast_proto::admin::{
     AdminError, BackendAdd, BackendView, BucketView, ClusterStatus, KeyCreate, KeyView, NodeView, ObjectView,
     RepairStatus, ScrubStatus, TokenCreate, TokenView,
 };
+use holdfast_proto::faults::{FaultAdd, FaultList, FaultView};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -197,6 +198,22 @@ impl AdminClient {
     /// All nodes, removed ones too.
     pub async fn node_list(&self) -> Result<Vec<NodeView>, AdminClientError> {
         self.get("/v1/nodes".into()).await
+    }
+
+    /// Injects a fault.
+    pub async fn fault_add(&self, add: &FaultAdd) -> Result<FaultView, AdminClientError> {
+        self.send("POST", "/v1/faults".into(), add).await
+    }
+
+    /// All faults that stand.
+    pub async fn fault_list(&self) -> Result<FaultList, AdminClientError> {
+        self.get("/v1/faults".into()).await
+    }
+
+    /// Ends one fault by its id, or all; what stands afterwards.
+    pub async fn fault_clear(&self, id: Option<&str>) -> Result<FaultList, AdminClientError> {
+        let path = id.map_or_else(|| "/v1/faults".to_owned(), |id| format!("/v1/faults/{id}"));
+        self.call(Call { method: "DELETE", path, query: &[], body: Vec::new() }).await
     }
 
     /// Makes a bucket, owned by the root key.

@@ -3,6 +3,7 @@
 //! Pure but for `print` and `Look::detect`: a table is a function of an answer, the time and the look.
 
 pub(crate) mod backends;
+pub(crate) mod faults;
 pub(crate) mod keys_and_buckets;
 pub(crate) mod nodes;
 pub(crate) mod object;

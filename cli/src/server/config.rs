@@ -144,6 +144,8 @@ pub(crate) struct ServerConfig {
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) log_format: LogFormat,
     pub(crate) drain_timeout: Duration,
+    /// Whether faults may be injected.
+    pub(crate) allow_faults: bool,
     pub(crate) objects: ObjectSettings,
     pub(crate) maintenance: MaintenanceSettings,
 }
@@ -179,6 +181,7 @@ impl ServerConfig {
             drain_timeout: Duration::from_secs(
                 settings.parsed("drain_seconds", u64::from_str)?.unwrap_or(DRAIN_SECONDS),
             ),
+            allow_faults: settings.parsed("allow_faults", bool::from_str)?.unwrap_or(false),
             objects: ObjectSettings {
                 inline_bytes_max: settings.parsed("objects.inline_bytes_max", byte_size::parse)?,
                 write_buffer_bytes: settings.parsed("objects.write_buffer_bytes", byte_size::parse)?,
@@ -216,6 +219,8 @@ fn take_flags(settings: &mut Settings, arguments: &ServerArgs) {
     settings.take_flag("tls.cert", "--tls-cert", one(&arguments.tls_cert));
     settings.take_flag("tls.key", "--tls-key", one(&arguments.tls_key));
     settings.take_flag("log_format", "--log-format", one(&arguments.log_format));
+    let allow_faults = arguments.allow_faults.then(|| "true".to_owned());
+    settings.take_flag("allow_faults", "--allow-faults", one(&allow_faults));
 }
 
 fn data_dir(settings: &Settings) -> Result<PathBuf, Failure> {
@@ -327,6 +332,9 @@ mod tests {
         assert_eq!(config.drain_timeout, Duration::from_secs(30));
         assert_eq!((config.cluster.zone.as_str(), config.cluster.listen), ("default", None));
         assert_eq!(config.cluster.roles, Roles::BOTH);
+        assert!(!config.allow_faults);
+        let faulty = load(&ServerArgs { allow_faults: true, ..flags() }, &[("HOLDFAST_ALLOW_FAULTS", "false")]);
+        assert!(faulty.unwrap().allow_faults, "flag over variable");
         assert!(config.backends.is_empty() && config.domains.is_empty());
     }
 

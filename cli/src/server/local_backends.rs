@@ -39,7 +39,7 @@ pub(crate) async fn of_joined_node(
     };
     let cluster = storage.identity.cluster;
     let specs = backend_list::ensure(config, &storage.files, cluster, storage.clock.now_ms())?;
-    let node = open_node(cluster, specs).await;
+    let node = open_node(cluster, specs, &member.faults).await;
     Ok((Some(node), wait_for_map(store, network).await))
 }
 
@@ -72,7 +72,7 @@ pub(crate) async fn of_first_node(
             .filter(|b| b.node == NodeId::FIRST)
             .map(|b| BackendSpec { id: b.id, name: b.name.clone(), location: b.location.clone() })
             .collect();
-        let node = open_node(cluster, specs).await;
+        let node = open_node(cluster, specs, &member.faults).await;
         return Ok((Some(node), map));
     }
     let plan = match Plan::read(lock.path())? {
@@ -83,12 +83,13 @@ pub(crate) async fn of_first_node(
             plan
         }
     };
-    execute_first_start(plan, lock, cluster, store).await
+    execute_first_start(plan, lock, member, cluster, store).await
 }
 
 async fn execute_first_start(
     plan: Plan,
     lock: &DataDirectory,
+    member: &Member,
     cluster: ClusterId,
     metadata: &dyn Metadata,
 ) -> Result<Opened, Failure> {
@@ -105,7 +106,7 @@ async fn execute_first_start(
         .iter()
         .map(|b| BackendSpec { id: b.id, name: b.name.clone(), location: b.location.clone() })
         .collect();
-    let node = open_node(cluster, specs).await;
+    let node = open_node(cluster, specs, &member.faults).await;
     let statuses = node.backends().await;
     if let Some(offline) = statuses.iter().find(|status| status.health != BackendHealth::Online) {
         let message = format!("backend {} ({}) is not online: {}", offline.name, offline.location, offline.reason);

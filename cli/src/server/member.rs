@@ -4,8 +4,9 @@
 use super::cluster::files::NodeFiles;
 use super::cluster::join::{addresses, ensure_joined};
 use super::cluster::late_transport::LateTransport;
-use super::cluster::network::Network;
+use super::cluster::network::{Network, NetworkOptions};
 use super::config::ServerConfig;
+use super::faults::Faults;
 use crate::failure::Failure;
 use holdfast_coordinator::admin::Code;
 use holdfast_coordinator::membership::{Founder, found};
@@ -25,6 +26,8 @@ pub(crate) struct Member {
     pub(crate) late: Arc<LateTransport>,
     /// `None` on a server that is alone.
     pub(crate) network: Option<Arc<Network>>,
+    /// What an operator makes go wrong here.
+    pub(crate) faults: Arc<Faults>,
 }
 
 impl Member {
@@ -33,8 +36,11 @@ impl Member {
         let files = NodeFiles::of(&config.data_dir);
         let clock = UnixClock::new(move || clock());
         let late = Arc::new(LateTransport::default());
-        let mut member = Self { files, clock, late, network: None };
-        if let Some(credentials) = ensure_joined(config, &member.files, &member.clock).await? {
+        let credentials = ensure_joined(config, &files, &clock).await?;
+        let own = credentials.as_ref().map_or(NodeId::FIRST, |credentials| credentials.identity().node);
+        let faults = Faults::new(own, config.allow_faults);
+        let mut member = Self { files, clock, late, network: None, faults };
+        if let Some(credentials) = credentials {
             member.open_network(config, credentials)?;
         }
         Ok(member)
@@ -85,8 +91,14 @@ impl Member {
         config: &ServerConfig,
         credentials: holdfast_trust::NodeCredentials,
     ) -> Result<(), Failure> {
-        let network =
-            Network::start(credentials, config.cluster.listen, self.files.clone(), self.clock.clone()).map(Arc::new)?;
+        let network = Network::start(NetworkOptions {
+            credentials,
+            listen: config.cluster.listen,
+            files: self.files.clone(),
+            clock: self.clock.clone(),
+            faults: self.faults.clone(),
+        })
+        .map(Arc::new)?;
         self.late.set(network.transport());
         self.network = Some(network);
         Ok(())

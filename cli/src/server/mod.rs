@@ -9,6 +9,7 @@ mod banner;
 mod cluster;
 mod config;
 mod durable_file;
+mod faults;
 mod first_start;
 mod local_backends;
 mod logging;

@@ -21,6 +21,7 @@ pub(crate) const NAMES: &[&str] = &[
     "domains",
     "log_format",
     "drain_seconds",
+    "allow_faults",
     "cluster.listen",
     "cluster.join",
     "cluster.role",

@@ -9,6 +9,7 @@ use super::cluster::network::Network;
 use super::cluster::{announce, map_watch, metadata_owner};
 use super::config::{SchemeShape, ServerConfig};
 use super::credentials::{self, RootKey};
+use super::faults::Faults;
 use super::local_backends;
 use super::lock::{DataDirectory, reachable};
 use super::member::Member;
@@ -18,7 +19,7 @@ use super::storage_only::{self, serve_data};
 use super::{metrics, tls};
 use crate::failure::Failure;
 use holdfast_codec::Scheme;
-use holdfast_coordinator::admin::{self, AdminParts, Code, Forwarding, MembershipParts};
+use holdfast_coordinator::admin::{self, AdminParts, Code, FaultParts, Forwarding, MembershipParts};
 use holdfast_coordinator::health::{HealthOptions, HealthWatch};
 use holdfast_coordinator::layout::Layout;
 use holdfast_coordinator::leader::{Leader, LeaderView};
@@ -36,7 +37,7 @@ use holdfast_proto::manifest::AccessKey;
 use holdfast_proto::node::{BackendHealth, NodeClient};
 use holdfast_proto::rpc::Rpc;
 use holdfast_proto::{ClusterId, NodeId};
-use holdfast_storage_node::{BackendSpec, LocalNode, LocalNodeOptions};
+use holdfast_storage_node::{BackendSpec, DiskOpener, LocalNode, LocalNodeOptions};
 use rand::Rng;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -139,6 +140,7 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
     };
     let is_leading = store.leader() == Leader::Here;
     let (leads, leading) = watch::channel(is_leading);
+    tokio::spawn(member.faults.clone().run(shutdown.clone()));
     let (kept, keeper) = keep(parts, maintenance_options(&config), leading, shutdown.clone());
     let relay = HintRelay { hints: damage, leader: leader.clone(), kept: kept.clone(), transport: member.late.clone() };
     tokio::spawn(relay.run());
@@ -186,6 +188,12 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
         forwarding: member.network.as_ref().map(|network| Forwarding { leader, transport: network.transport() }),
         node: nodes,
         membership,
+        faults: FaultParts {
+            station: member.faults.clone(),
+            own: member.own(),
+            peers: member.network.as_ref().map(|network| network.transport()),
+            layout: layout.clone(),
+        },
     });
     if let Some(network) = &member.network {
         network.services.serve(&[Rpc::AdminForward], Arc::new(forwarded));
@@ -379,8 +387,12 @@ fn maintenance_options(config: &ServerConfig) -> MaintenanceOptions {
     }
 }
 
-pub(crate) async fn open_node(cluster: ClusterId, specs: Vec<BackendSpec>) -> Arc<LocalNode> {
-    Arc::new(LocalNode::open(cluster, specs, LocalNodeOptions::default()).await)
+pub(crate) async fn open_node(cluster: ClusterId, specs: Vec<BackendSpec>, faults: &Faults) -> Arc<LocalNode> {
+    let options = LocalNodeOptions {
+        opener: Arc::new(DiskOpener { faults: faults.disks(), ..DiskOpener::default() }),
+        ..LocalNodeOptions::default()
+    };
+    Arc::new(LocalNode::open(cluster, specs, options).await)
 }
 
 /// All backends and those online; says which are not.

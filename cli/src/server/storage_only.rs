@@ -27,9 +27,9 @@ pub(crate) struct StorageNode {
     banner: Banner,
 }
 
-/// RPCs of the data plane.
+/// RPCs of the data plane that the keeper of shards serves.
 pub(crate) fn data_rpcs() -> Vec<Rpc> {
-    Rpc::ALL.iter().copied().filter(|rpc| rpc.plane() == Plane::Data).collect()
+    Rpc::ALL.iter().copied().filter(|rpc| rpc.plane() == Plane::Data && *rpc != Rpc::FaultSet).collect()
 }
 
 /// Has the data plane served by `node` behind its fence.
@@ -57,7 +57,8 @@ pub(crate) async fn start(
 ) -> Result<StorageNode, Failure> {
     let cluster = network.identity.cluster;
     let specs = backend_list::ensure(config, &network.files, cluster, network.clock.now_ms())?;
-    let node = open_node(cluster, specs).await;
+    tokio::spawn(network.faults.clone().run(shutdown.clone()));
+    let node = open_node(cluster, specs, &network.faults).await;
     let (backends, backends_online) = report_backends(node.as_ref()).await;
     let changed = Arc::new(Notify::new());
     let listed =

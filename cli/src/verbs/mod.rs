@@ -1,5 +1,6 @@
 //! The administration verbs: each asks once (or until done), prints, and says how it ended.
 
+mod faults;
 mod progress;
 mod wait;
 
@@ -34,6 +35,7 @@ pub(crate) fn run(command: AdminCommand) -> Outcome {
             AdminCommand::Bucket { verb, .. } => context.bucket(verb).await,
             AdminCommand::Token { verb, .. } => context.token(verb).await,
             AdminCommand::Node { verb, .. } => context.node(verb).await,
+            AdminCommand::Fault { verb, .. } => context.fault(verb).await,
         }
     })
 }

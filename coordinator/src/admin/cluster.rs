@@ -13,7 +13,9 @@ use serde::Deserialize;
 const BACKEND_NAME_BYTES_MAX: usize = 64;
 
 pub(crate) async fn status(State(state): Shared) -> AdminResult<Json<ClusterStatus>> {
-    state.operations.cluster_status().await.map(Json)
+    let mut status = state.operations.cluster_status().await?;
+    status.findings.extend(super::faults::findings(&state).await);
+    Ok(Json(status))
 }
 
 pub(crate) async fn backend_list(State(state): Shared) -> AdminResult<Json<Vec<BackendView>>> {

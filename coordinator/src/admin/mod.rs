@@ -16,12 +16,14 @@ mod buckets;
 mod cluster;
 #[cfg(test)]
 pub(crate) mod fake;
+mod faults;
 mod health;
 mod keys;
 mod membership;
 mod reply;
 
 pub use codes::Code;
+pub use faults::{FaultParts, FaultStation};
 pub use forward::{ForwardService, Forwarding};
 pub use keys::{GeneratedKey, check_access_key, check_secret_key, generate_key};
 pub use membership::MembershipParts;
@@ -71,6 +73,8 @@ pub struct AdminParts {
     pub node: Arc<dyn NodeClient>,
     /// Tokens and nodes; `None` on a server that is alone.
     pub membership: Option<MembershipParts>,
+    /// Faults that operators inject.
+    pub faults: FaultParts,
 }
 
 /// Shared by every request.
@@ -83,6 +87,7 @@ pub(crate) struct AdminState {
     forwarding: Option<Forwarding>,
     node: Arc<dyn NodeClient>,
     membership: Option<MembershipParts>,
+    faults: FaultParts,
     /// Held by the one scrape under way; the backends that have gauges.
     scrape: tokio::sync::Mutex<BTreeSet<String>>,
 }
@@ -105,6 +110,7 @@ pub fn router(parts: AdminParts) -> (Router, ForwardService) {
         forwarding: parts.forwarding,
         node: parts.node,
         membership: parts.membership,
+        faults: parts.faults,
         scrape: tokio::sync::Mutex::default(),
     });
     let operations = Router::new()
@@ -125,6 +131,8 @@ pub fn router(parts: AdminParts) -> (Router, ForwardService) {
         .route("/v1/tokens", get(membership::token_list).post(membership::token_create))
         .route("/v1/tokens/{id}", delete(membership::token_revoke))
         .route("/v1/nodes", get(membership::node_list))
+        .route("/v1/faults", get(faults::list).post(faults::add).delete(faults::clear_all))
+        .route("/v1/faults/{id}", delete(faults::clear))
         .route("/v1/buckets", get(buckets::list))
         .route("/v1/buckets/{name}", put(buckets::create).delete(buckets::remove));
     let forwarded = ForwardService {

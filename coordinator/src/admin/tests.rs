@@ -2,8 +2,13 @@
 
 use super::auth::tests::{NOW, Signing, root_key, sign};
 use super::fake::{FakeMetadata, FakeOperations};
-use super::{AdminParts, router, serve};
+use super::{AdminParts, FaultParts, FaultStation, router, serve};
+use crate::layout::Layout;
+use crate::metadata::ClusterMap;
+use holdfast_proto::faults::{FaultOrder, FaultReply};
 use holdfast_proto::manifest::AccessKey;
+use holdfast_proto::pg_table::PgTable;
+use holdfast_proto::{ClusterId, Epoch, NodeId};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,6 +24,16 @@ struct Port {
     served: tokio::task::JoinHandle<()>,
 }
 
+/// Of a server that was not started for faults.
+struct NoFaults;
+
+impl FaultStation for NoFaults {
+    fn order(&self, order: FaultOrder) -> FaultReply {
+        assert!(order.add.is_none(), "it is asked, and told nothing");
+        FaultReply::default()
+    }
+}
+
 async fn open() -> Port {
     let metadata = Arc::new(FakeMetadata::default());
     let operations = Arc::new(FakeOperations::default());
@@ -26,6 +41,7 @@ async fn open() -> Port {
     for key in [root_key(), user] {
         metadata.keys.lock().insert(key.access_key.clone(), key);
     }
+    let table = PgTable { epoch: Epoch(1), scheme: [0; 4], pgs: Vec::new() };
     let parts = AdminParts {
         operations: operations.clone(),
         metadata: metadata.clone(),
@@ -35,6 +51,12 @@ async fn open() -> Port {
         forwarding: None,
         node: operations.clone(),
         membership: None,
+        faults: FaultParts {
+            station: Arc::new(NoFaults),
+            own: NodeId::FIRST,
+            peers: None,
+            layout: Layout::new(ClusterMap::new(ClusterId([1; 16]), table)),
+        },
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -106,6 +128,14 @@ async fn every_endpoint_answers_its_type_or_its_refusal() {
         ("DELETE", "/v1/keys/root", "", 409, "HF4304"),
         ("DELETE", "/v1/keys/nobody", "", 404, "HF4301"),
         ("DELETE", "/v1/keys/user", "", 200, "\"access_key\":\"user\""),
+        ("GET", "/v1/faults", "", 200, "\"not_allowed\":[\"n1\"]"),
+        ("POST", "/v1/faults", r#"{"kind":"disk-full"}"#, 409, "not started for faults: n1"),
+        ("POST", "/v1/faults", r#"{"kind":"flood"}"#, 400, "HF1401"),
+        ("POST", "/v1/faults", r#"{"kind":"disk-full","at":["n7"]}"#, 400, "there are n1"),
+        ("POST", "/v1/faults", r#"{"kind":"disk-full","often":1}"#, 400, "HF1205"),
+        ("POST", "/v1/faults", r#"{"kind":"disk-full","backends":["d9"]}"#, 404, "HF2101"),
+        ("DELETE", "/v1/faults/0a0b0c", "", 404, "HF1402"),
+        ("DELETE", "/v1/faults", "", 200, "\"faults\":[]"),
         ("PUT", "/v1/buckets/photos", "", 200, "\"owner\":\"root\""),
         ("PUT", "/v1/buckets/photos", "", 409, "HF4102"),
         ("PUT", "/v1/buckets/Photos", "", 400, "HF4104"),

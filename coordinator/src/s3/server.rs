@@ -24,7 +24,7 @@ use std::convert::Infallible;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -47,7 +47,7 @@ pub struct S3ServerOptions {
 
 impl Default for S3ServerOptions {
     fn default() -> Self {
-        let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let clock = || crate::clock::now_ms() / 1_000;
         Self { region: "us-east-1".to_owned(), domains: Vec::new(), tls: None, clock: Arc::new(clock) }
     }
 }

@@ -4,12 +4,13 @@ use super::files::NodeFiles;
 use super::planes::ServiceTable;
 use super::tls_source::TrustSource;
 use crate::failure::{Exit, Failure};
+use crate::server::faults::Faults;
 use holdfast_coordinator::admin::Code;
 use holdfast_proto::NodeId;
 use holdfast_proto::cluster::{NodeAddresses, NodeIdentity, NodeIntent, NodeRecord, Role};
-use holdfast_proto::rpc::Plane;
+use holdfast_proto::rpc::{Plane, Rpc};
 use holdfast_transport::quic::{Listener, MTU_JUMBO, PeerRecord, QuicOptions, QuicStartError, QuicTransport};
-use holdfast_transport::{LocalNetwork, LocalOptions, Service, Transport};
+use holdfast_transport::{FaultyTransport, LocalNetwork, LocalOptions, Service, Transport};
 use holdfast_trust::{LiveCredentials, NodeCredentials, UnixClock};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,17 +23,24 @@ pub(crate) struct Network {
     pub(crate) services: Arc<ServiceTable>,
     pub(crate) files: NodeFiles,
     pub(crate) clock: UnixClock,
+    pub(crate) faults: Arc<Faults>,
     listen: SocketAddr,
+}
+
+/// What the network of a node is made of.
+pub(crate) struct NetworkOptions {
+    pub(crate) credentials: NodeCredentials,
+    /// Where it listens; `None` for where it did last.
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) files: NodeFiles,
+    pub(crate) clock: UnixClock,
+    pub(crate) faults: Arc<Faults>,
 }
 
 impl Network {
     /// Binds the sockets at `listen` (or where they were last) and knows the peers of the last map that was seen.
-    pub(crate) fn start(
-        credentials: NodeCredentials,
-        listen: Option<SocketAddr>,
-        files: NodeFiles,
-        clock: UnixClock,
-    ) -> Result<Self, Failure> {
+    pub(crate) fn start(options: NetworkOptions) -> Result<Self, Failure> {
+        let NetworkOptions { credentials, listen, files, clock, faults } = options;
         let listen = match listen {
             Some(listen) => listen,
             None => files.listen()?.ok_or_else(|| {
@@ -69,7 +77,8 @@ impl Network {
             mtu_max: MTU_JUMBO,
         });
         let transport = Arc::new(transport.map_err(|e| cannot_listen(&e))?);
-        let network = Self { identity, live, transport, services, files, clock, listen };
+        services.serve(&[Rpc::FaultSet, Rpc::CoordinatorFaultSet], faults.clone());
+        let network = Self { identity, live, transport, services, files, clock, faults, listen };
         network.files.keep_listen(network.listen)?;
         network.meet(&network.files.nodes()?);
         Ok(network)
@@ -82,9 +91,12 @@ impl Network {
         self.transport.set_peers(nodes.iter().map(PeerRecord::from).collect());
     }
 
-    /// As `dyn Transport`.
+    /// As `dyn Transport`, with the faults of its links.
     pub(crate) fn transport(&self) -> Arc<dyn Transport> {
-        self.transport.clone()
+        match self.faults.links() {
+            Some(faults) => Arc::new(FaultyTransport { inner: self.transport.clone(), faults }),
+            None => self.transport.clone(),
+        }
     }
 
     /// Where the planes are, as the others are to be told.

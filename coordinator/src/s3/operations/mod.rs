@@ -22,6 +22,7 @@ mod tagging;
 
 use super::context::RequestContext;
 use super::error::{from_metadata, invalid_argument};
+use crate::clock::now_ms;
 use crate::metadata::{Metadata, VersionSelector};
 use crate::object_path::ObjectPath;
 use holdfast_proto::VersionId;
@@ -32,7 +33,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::validation::NameValidation;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Settings of the operations.
 #[derive(Clone, Debug)]
@@ -124,12 +125,6 @@ impl Operations {
 
 fn versioning_of(bucket: &Bucket) -> Versioning {
     Versioning::try_from(bucket.versioning).unwrap_or(Versioning::Unversioned)
-}
-
-/// Milliseconds since 1970.
-fn now_ms() -> u64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn timestamp(ms: u64) -> Timestamp {
