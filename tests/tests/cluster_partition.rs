@@ -25,8 +25,8 @@ fn leader_in_the_minority(cluster: &mut Cluster) {
     let majority: Vec<usize> = cluster.all().into_iter().filter(|n| ![leader, other].contains(n)).collect();
     let (mut cut_at, mut healed_at) = (Duration::ZERO, Duration::ZERO);
     let history = cluster.under_load("full", |cluster, workload| {
-        cut_at = workload.elapsed();
         cluster.network.partition(&[&[leader, other], &majority]);
+        cut_at = workload.elapsed();
         workload.must_resume("full", "cut in two", &majority, cut_at);
         sleep(load_time());
         healed_at = workload.elapsed();
@@ -48,8 +48,8 @@ fn half_partition(cluster: &mut Cluster) {
     let leader = cluster.leader_of(1);
     let (cut_off, others) = (((leader + 2) % 5), cluster.others((leader + 2) % 5));
     cluster.under_load("half", |cluster, workload| {
-        let cut_at = workload.elapsed();
         cluster.network.cut(&[Party::Host(leader)], &[Party::Host(cut_off)]);
+        let cut_at = workload.elapsed();
         workload.must_resume("half", "one link cut", &others, cut_at);
         sleep(load_time());
     });
@@ -60,8 +60,8 @@ fn deaf_leader(cluster: &mut Cluster) {
     let leader = cluster.leader_of(1);
     let others = cluster.others(leader);
     cluster.under_load("deaf-leader", |cluster, workload| {
-        let cut_at = workload.elapsed();
         cluster.network.cut_one_way(&hosts(&others), &[Party::Host(leader)]);
+        let cut_at = workload.elapsed();
         workload.must_resume("deaf-leader", "the leader hears nothing", &others, cut_at);
         sleep(load_time());
     });
@@ -72,8 +72,8 @@ fn mute_follower(cluster: &mut Cluster) {
     let mute = (cluster.leader_of(1) + 3) % 5;
     let others = cluster.others(mute);
     cluster.under_load("mute-follower", |cluster, workload| {
-        let cut_at = workload.elapsed();
         cluster.network.cut_one_way(&[Party::Host(mute)], &hosts(&others));
+        let cut_at = workload.elapsed();
         workload.must_resume("mute-follower", "a follower is not heard", &others, cut_at);
         sleep(load_time());
     });
@@ -95,8 +95,8 @@ fn unplugged(cluster: &mut Cluster) {
     let victim = (cluster.leader_of(1) + 1) % 5;
     let others = cluster.others(victim);
     cluster.under_load("unplugged", |cluster, workload| {
-        let cut_at = workload.elapsed();
         cluster.network.unplug(victim);
+        let cut_at = workload.elapsed();
         workload.must_resume("unplugged", "a cable pulled", &others, cut_at);
         sleep(load_time());
     });

@@ -4,6 +4,7 @@
 //! endpoint that was asked besides, which the checker passes over.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
@@ -152,6 +153,18 @@ impl History {
         done.map(|r| r.returned.at).min().map(|at| Duration::from_nanos(at - from))
     }
 
+    /// How changes and reads that were sent to `endpoint` at or after `from` ended, counted.
+    pub fn outcomes_since(&self, endpoint: usize, from: Duration) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for record in self.records.iter().filter(|r| r.endpoint == endpoint && r.invoked >= nanoseconds(from)) {
+            let what = if record.operation.is_change() { "changes" } else { "reads" };
+            let outcome = format!("{:?}", record.returned.outcome);
+            let word = outcome.split(' ').next().unwrap_or_default();
+            *counts.entry(format!("{what} {word}")).or_default() += 1;
+        }
+        counts
+    }
+
     /// One JSON object a line, as the checker reads it.
     pub fn write_to(&self, mut to: impl Write) -> std::io::Result<()> {
         for record in &self.records {
@@ -217,5 +230,8 @@ mod tests {
         assert_eq!(history.resumed_after(0, Duration::ZERO), None);
         assert_eq!(history.failed_reads(2, Duration::from_nanos(100)).len(), 1);
         assert_eq!((history.changes_done(), history.reads_answered()), (2, 0));
+        let expected = [("changes Done", 1), ("changes Unknown", 1), ("reads Unknown", 1)];
+        let counts = history.outcomes_since(2, Duration::from_nanos(100));
+        assert_eq!(counts.iter().map(|(what, count)| (what.as_str(), *count)).collect::<Vec<_>>(), expected);
     }
 }
