@@ -13,7 +13,6 @@ use super::hedge::HedgePolicy;
 use super::in_flight::InFlight;
 use super::readers::Readers;
 use super::segment_writer::Patience;
-pub(crate) use crate::clock::now_ms;
 use crate::health::SlowJudge;
 use crate::layout::Layout;
 use crate::metadata::Metadata;

@@ -37,8 +37,7 @@ fn fresh_seeds_violate_nothing() {
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     let hours = sum(|report| report.simulated.as_secs()) as f64 / 3600.0;
     let violations = sum(|report| report.violations.len() as u64);
-    let (seeds, faults, operations) =
-        (reports.len(), sum(|report| report.faults), sum(|report| report.operations));
+    let (seeds, faults, operations) = (reports.len(), sum(|report| report.faults), sum(|report| report.operations));
     tell(&format!(
         "simulator: summary hours={hours:.2} seeds={seeds} faults={faults} operations={operations} \
          violations={violations}"
