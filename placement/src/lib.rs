@@ -29,6 +29,7 @@ mod stand_in;
 mod stop;
 mod table;
 mod topology;
+mod undo;
 
 #[cfg(test)]
 mod cluster_tests;
@@ -47,6 +48,7 @@ pub use proof::{Counterexample, Proof, prove, prove_layout, prove_targets};
 pub use scenario::{KINDS_MAX, Promise, SCENARIOS_MAX, Scenario, ScenarioError};
 pub use solver::{LayoutPlan, plan_layout, plan_table, slots_changed};
 pub use stand_in::choose_stand_in;
-pub use stop::{StopCheck, safe_to_stop};
+pub use stop::{StopCheck, StopQuestion, safe_to_stop};
 pub use table::{PG_COUNT_MAX, commit_pgs, initial_layout, initial_table};
 pub use topology::{BACKENDS_MAX, BackendPlace, Topology, TopologyError};
+pub use undo::undo_moves;

@@ -91,6 +91,10 @@ pub fn summarize_moves(
         let bytes = shard_bytes.get(number).copied().unwrap_or(0);
         for slot in (0..scheme.n()).filter(|&slot| old.target[slot] != new.target[slot]) {
             let (from, to) = (old.committed[slot], new.target[slot]);
+            if from == to {
+                // It was to leave, and stays.
+                continue;
+            }
             let load = match (is_lost(from), narrowest_common(topology, from, to)) {
                 (true, _) => &mut rebuilt,
                 (_, Some(DomainKind::Backend | DomainKind::Node)) => &mut same_node,

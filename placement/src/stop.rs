@@ -12,7 +12,7 @@ use crate::loss_case::PgSide;
 use crate::proof::{Counterexample, Examiner, numbered};
 use crate::scenario::{Promise, Scenario};
 use crate::solver::check_shape;
-use crate::topology::Topology;
+use crate::topology::{BackendPlace, Topology};
 use holdfast_codec::{Codec, Scheme, SlotSet};
 use holdfast_proto::BackendId;
 use holdfast_proto::pg_table::PgTable;
@@ -25,7 +25,8 @@ pub struct StopCheck {
     pub backends: BTreeSet<BackendId>,
     /// PGs of which some segments could not be read.
     pub unreadable_pgs: usize,
-    /// PGs that could take no writes: fewer of their backends are left than decode, and one more.
+    /// PGs that could take no writes: fewer of their backends, and of those that can stand in for the others, are left than
+    /// decode, and one more.
     pub unwritable_pgs: usize,
     /// Each scenario of the promise, and what breaks it if it happened besides; `None` where it would still be survived.
     pub scenarios: Vec<(Scenario, Option<Counterexample>)>,
@@ -38,16 +39,27 @@ impl StopCheck {
     }
 }
 
-/// Checks what holds while all backends of `domains` are stopped. Lost backends count as stopped.
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct StopQuestion<'a> {
+    /// The layout.
+    pub table: &'a PgTable,
+    /// What it promises.
+    pub promise: &'a Promise,
+    /// Where its backends are. Lost ones count as stopped.
+    pub topology: &'a Topology,
+    /// What is to be stopped.
+    pub domains: &'a [Domain],
+    /// Backends that can be read and take no writes.
+    pub read_only: &'a BTreeSet<BackendId>,
+}
+
+/// Checks what holds while all backends of some domains are stopped.
 ///
 /// # Errors
 /// [`PlacementError::NoSuchDomain`] for a domain without backends; a damaged table.
-pub fn safe_to_stop(
-    table: &PgTable,
-    promise: &Promise,
-    topology: &Topology,
-    domains: &[Domain],
-) -> Result<StopCheck, PlacementError> {
+pub fn safe_to_stop(question: &StopQuestion<'_>) -> Result<StopCheck, PlacementError> {
+    let StopQuestion { table, promise, topology, domains, read_only } = *question;
     let scheme = Scheme::from_code(table.scheme)?;
     check_shape(table, scheme.n())?;
     let mut backends = BTreeSet::new();
@@ -61,6 +73,11 @@ pub fn safe_to_stop(
     let lost = topology.places().filter(|place| place.role == CandidateRole::Lost).map(|place| place.id);
     let absent: BTreeSet<BackendId> = backends.iter().copied().chain(lost).collect();
 
+    // Who can stand in where a slot's own backend does not take its shard (`choose_stand_in`).
+    let takes_shards = |place: &&BackendPlace| {
+        place.role == CandidateRole::Active && !absent.contains(&place.id) && !read_only.contains(&place.id)
+    };
+    let spares: Vec<BackendId> = topology.places().filter(takes_shards).map(|place| place.id).collect();
     let codec = Codec::new(scheme);
     let (mut unreadable_pgs, mut unwritable_pgs) = (0, 0);
     for pg in &table.pgs {
@@ -68,7 +85,13 @@ pub fn safe_to_stop(
         let targets: SlotSet = (0..scheme.n()).filter(is_there).collect();
         let both: SlotSet = targets.iter().filter(|&slot| !absent.contains(&pg.committed[slot])).collect();
         unreadable_pgs += usize::from(!codec.decodable(&both));
-        unwritable_pgs += usize::from(targets.len() <= scheme.k() || !codec.decodable(&targets));
+        let mut written: SlotSet = targets.iter().filter(|&slot| !read_only.contains(&pg.target[slot])).collect();
+        let is_spare = |id: &&BackendId| !pg.target.contains(id) && !pg.committed.contains(id);
+        let missing: Vec<usize> = (0..scheme.n()).filter(|slot| !written.contains(*slot)).collect();
+        for (slot, _) in missing.into_iter().zip(spares.iter().filter(is_spare)) {
+            written.insert(slot);
+        }
+        unwritable_pgs += usize::from(written.len() <= scheme.k() || !codec.decodable(&written));
     }
     let mut examiner = Examiner::new(table, topology)?;
     let judged = promise.scenarios().iter().map(|scenario| {
@@ -95,10 +118,14 @@ mod tests {
         let promise: Promise = "zone:1, node:2".parse().unwrap();
         let scheme: Scheme = "4+2".parse().unwrap();
         let table = initial_layout(scheme, 64, &promise, &topology).unwrap().table;
+        let none = BTreeSet::new();
+        let ask = |domains: &[Domain], read_only: &BTreeSet<BackendId>| {
+            safe_to_stop(&StopQuestion { table: &table, promise: &promise, topology: &topology, domains, read_only })
+        };
         let check = |stopped: &[(DomainKind, &str)], readable: bool, writable: bool, holds: &str| {
             let domains: Vec<Domain> =
                 stopped.iter().map(|(kind, name)| Domain { kind: *kind, name: (*name).to_owned() }).collect();
-            let found = safe_to_stop(&table, &promise, &topology, &domains).unwrap();
+            let found = ask(&domains, &none).unwrap();
             let kept = found.scenarios.iter().filter(|(_, broken)| broken.is_none()).map(|(s, _)| s.to_string());
             let kept = kept.collect::<Vec<_>>().join(", ");
             assert_eq!(
@@ -109,12 +136,31 @@ mod tests {
         };
         check(&[], true, true, "node:2, zone:1");
         check(&[(DomainKind::Node, "n1")], true, true, "");
-        check(&[(DomainKind::Zone, "z1")], true, false, "");
-        check(&[(DomainKind::Zone, "r/z1"), (DomainKind::Node, "n1")], false, false, "");
-        check(&[(DomainKind::Node, "n3"), (DomainKind::Node, "n4")], true, false, "");
+        // Six are left, and others stand in: five shards find a place.
+        check(&[(DomainKind::Zone, "z1")], true, true, "");
+        check(&[(DomainKind::Zone, "r/z1"), (DomainKind::Node, "n1")], false, true, "");
+        check(&[(DomainKind::Node, "n3"), (DomainKind::Node, "n4")], true, true, "");
+        check(&[(DomainKind::Zone, "z1"), (DomainKind::Node, "n1"), (DomainKind::Node, "n7")], false, false, "");
         let unknown = Domain { kind: DomainKind::Node, name: "n77".to_owned() };
-        let refused = safe_to_stop(&table, &promise, &topology, &[unknown]).unwrap_err();
+        let refused = ask(&[unknown], &none).unwrap_err();
         assert_eq!(refused.to_string(), "there is no node n77");
+    }
+
+    #[test]
+    fn what_is_full_takes_no_writes_and_stands_in_for_nobody() {
+        let topology = Topology::new((0..6u16).map(|n| place(n, &format!("n{n}"), "z", "r"))).unwrap();
+        let promise: Promise = "node:2".parse().unwrap();
+        let table = initial_layout("4+2".parse().unwrap(), 16, &promise, &topology).unwrap().table;
+        let ids: Vec<BackendId> = topology.places().map(|place| place.id).collect();
+        let domain = topology.place(ids[1]).unwrap().domain(DomainKind::Node);
+        for (full, unwritable) in [(vec![], 0), (vec![ids[0]], 16), (vec![ids[1]], 0)] {
+            let read_only = full.iter().copied().collect();
+            let domains = std::slice::from_ref(&domain);
+            let question =
+                StopQuestion { table: &table, promise: &promise, topology: &topology, domains, read_only: &read_only };
+            let found = safe_to_stop(&question).unwrap();
+            assert_eq!((found.unreadable_pgs, found.unwritable_pgs), (0, unwritable), "{full:?}");
+        }
     }
 
     #[test]
@@ -125,7 +171,15 @@ mod tests {
         let table = initial_layout("4+4".parse().unwrap(), 64, &promise, &topology).unwrap().table;
         let node = |n: u16| Domain { kind: DomainKind::Node, name: format!("n{n}") };
         // Every node holds one shard of eight, and four may go.
-        let found = safe_to_stop(&table, &promise, &topology, &[node(1)]).unwrap();
+        let (domains, read_only) = ([node(1)], BTreeSet::new());
+        let question = StopQuestion {
+            table: &table,
+            promise: &promise,
+            topology: &topology,
+            domains: &domains,
+            read_only: &read_only,
+        };
+        let found = safe_to_stop(&question).unwrap();
         assert!(found.is_safe());
         assert_eq!(found.scenarios[0].1, None);
     }
