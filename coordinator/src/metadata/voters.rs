@@ -34,6 +34,8 @@ pub(super) struct Candidate {
     pub(super) zone: String,
     /// Whether it is to stay: not draining, not removed.
     pub(super) is_staying: bool,
+    /// Whether it was not removed: until then it serves clients, and follows the cluster map by its copy of the root group.
+    pub(super) is_member: bool,
 }
 
 /// What a group wants.
@@ -159,7 +161,8 @@ fn target_voters(candidates: &[Candidate], members: &Members, wish: Wish) -> BTr
 
 fn missing_learner(candidates: &[Candidate], members: &Members, wish: Wish, target: &BTreeSet<u64>) -> Option<u64> {
     let is_member = |node: &u64| members.voters.contains(node) || members.learners.contains(node);
-    let wanted = candidates.iter().filter(|c| c.is_staying && (wish.is_everywhere || target.contains(&c.node)));
+    let is_wanted = |c: &&Candidate| (c.is_member && wish.is_everywhere) || (c.is_staying && target.contains(&c.node));
+    let wanted = candidates.iter().filter(is_wanted);
     wanted.map(|candidate| candidate.node).find(|node| !is_member(node))
 }
 
@@ -184,8 +187,8 @@ fn keeps_quorum(members: &Members, voters: &BTreeSet<u64>, me: u64) -> bool {
 }
 
 fn surplus_learner(candidates: &[Candidate], members: &Members, wish: Wish, target: &BTreeSet<u64>) -> Option<u64> {
-    let stays = |node: &u64| candidates.iter().any(|c| c.node == *node && c.is_staying);
-    let is_wanted = |node: &&u64| target.contains(node) || (wish.is_everywhere && stays(node));
+    let is_member = |node: &u64| candidates.iter().any(|c| c.node == *node && c.is_member);
+    let is_wanted = |node: &&u64| target.contains(node) || (wish.is_everywhere && is_member(node));
     // Of nodes nobody has told us of we know nothing: they stay.
     let is_known = |node: &&u64| candidates.iter().any(|c| c.node == **node);
     members.learners.iter().filter(is_known).find(|node| !is_wanted(node)).copied()
@@ -209,15 +212,16 @@ mod tests {
     use super::*;
 
     fn nodes(text: &str) -> Vec<Candidate> {
-        // "1:r1/z1 2:r1/z2 -3:r2/z1": a minus for one that is leaving.
+        // "1:r1/z1 2:r1/z2 -3:r2/z1 x4:r2/z2": a minus for one that is leaving, an x for one that was removed.
         let parse = |word: &str| {
             let (number, place) = word.split_once(':').unwrap();
             let (region, zone) = place.split_once('/').unwrap();
             Candidate {
-                node: number.trim_start_matches('-').parse().unwrap(),
+                node: number.trim_start_matches(['-', 'x']).parse().unwrap(),
                 region: region.to_owned(),
                 zone: zone.to_owned(),
-                is_staying: !number.starts_with('-'),
+                is_staying: !number.starts_with(['-', 'x']),
+                is_member: !number.starts_with('x'),
             }
         };
         text.split_whitespace().map(parse).collect()
@@ -306,6 +310,27 @@ mod tests {
         check(&four, &led_by_first(&[1, 2, 3], &[4]), RANGE, Some(MemberChange::RemoveLearner(4)));
         check(&four, &led_by_first(&[1, 2, 3], &[4]), EVERYWHERE, None);
         check(&nodes("1:r/z -2:r/z 3:r/z 4:r/z"), &led_by_first(&[1, 2, 3], &[4]), RANGE, voters(&[1, 3, 4]));
+    }
+
+    #[test]
+    fn who_drains_gives_up_its_votes_and_keeps_its_copy_until_it_is_removed() {
+        let leaving = nodes("1:r/a -2:r/b 3:r/c 4:r/d");
+        assert_eq!(plan(&leaving, &led_by_first(&[1, 2, 3], &[4]), EVERYWHERE, 1), voters(&[1, 3, 4]));
+        assert_eq!(plan(&leaving, &led_by_first(&[1, 3, 4], &[2]), EVERYWHERE, 1), None);
+        assert_eq!(plan(&leaving, &led_by_first(&[1, 3, 4], &[]), EVERYWHERE, 1), Some(MemberChange::AddLearner(2)));
+        assert_eq!(plan(&leaving, &led_by_first(&[1, 3, 4], &[2]), RANGE, 1), Some(MemberChange::RemoveLearner(2)));
+        let removed = nodes("1:r/a x2:r/b 3:r/c 4:r/d");
+        for wish in [RANGE, EVERYWHERE] {
+            let copy = plan(&removed, &led_by_first(&[1, 3, 4], &[2]), wish, 1);
+            assert_eq!(copy, Some(MemberChange::RemoveLearner(2)));
+        }
+        // Declared lost while it votes: it is replaced at once, not after a while.
+        let mut lost = led_by_first(&[1, 2, 3], &[4]);
+        lost.silent.insert(2, SILENT);
+        assert_eq!(plan(&removed, &lost, EVERYWHERE, 1), voters(&[1, 3, 4]));
+        // The leader goes as well, once others can vote in its place.
+        let leader = nodes("-1:r/a 2:r/b 3:r/c 4:r/d");
+        assert_eq!(plan(&leader, &led_by_first(&[1, 2, 3], &[4]), EVERYWHERE, 1), voters(&[2, 3, 4]));
     }
 
     #[test]

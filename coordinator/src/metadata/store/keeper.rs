@@ -150,6 +150,7 @@ impl Inner {
         let candidate = |node: NodeRecord| Candidate {
             node: node.id.0,
             is_staying: node.intent == NodeIntent::Active,
+            is_member: node.intent != NodeIntent::Removed,
             region: node.region,
             zone: node.zone,
         };
