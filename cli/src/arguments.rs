@@ -1,6 +1,10 @@
 //! The command line, as clap reads it. Names here are a contract with scripts.
 
+mod cluster;
+
 pub(crate) use crate::fault_arguments::FaultVerb;
+pub(crate) use cluster::{LayoutVerb, NodeVerb, PolicyArgs, PolicyVerb, RebalanceVerb};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use holdfast_proto::cluster::Roles;
 use std::path::PathBuf;
@@ -10,7 +14,7 @@ use std::time::Duration;
 #[derive(Debug, Parser)]
 #[command(name = "holdfast", version, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 healthy or done, 1 failed, 2 usage, 3 degraded, 4 a promise broken, \
-                        5 data lost, 6 refused, 7 unreachable, 8 denied.")]
+                        5 data lost, 6 refused, 7 unreachable, 8 denied, 9 plan stale.")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -178,6 +182,27 @@ pub(crate) enum AdminCommand {
         #[command(subcommand)]
         verb: NodeVerb,
     },
+    /// Where shards go, and why.
+    Layout {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        verb: LayoutVerb,
+    },
+    /// What must survive.
+    Policy {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        verb: PolicyVerb,
+    },
+    /// Move healthy shards until every backend has its share.
+    Rebalance {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        verb: RebalanceVerb,
+    },
 }
 
 impl AdminCommand {
@@ -193,7 +218,10 @@ impl AdminCommand {
             | Self::Bucket { admin, .. }
             | Self::Token { admin, .. }
             | Self::Fault { admin, .. }
-            | Self::Node { admin, .. } => admin,
+            | Self::Node { admin, .. }
+            | Self::Layout { admin, .. }
+            | Self::Policy { admin, .. }
+            | Self::Rebalance { admin, .. } => admin,
         }
     }
 }
@@ -347,13 +375,6 @@ pub(crate) enum TokenVerb {
     },
 }
 
-/// Verbs of `holdfast node`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum NodeVerb {
-    /// All nodes and how they are.
-    List,
-}
-
 /// A number with s, m, h or d after it.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a time: a number and s, m, h or d, for instance 1h");
@@ -415,6 +436,25 @@ mod tests {
             "fault list",
             "fault clear 0a0b0c",
             "fault clear --all",
+            "node safe-to-stop n2 --output json",
+            "node drain n2",
+            "node drain n2 --plan --accept-loss-of zone:1+backend:1 --accept-loss-of metadata",
+            "node drain n2 --cancel",
+            "node remove n2",
+            "node remove n2 --lost --accept-loss-of data",
+            "node replace n2 --with n4 --plan",
+            "layout show",
+            "layout history --output json",
+            "policy list",
+            "policy plan --survive zone:1+node:1,backend:2",
+            "policy create --survive zone:1",
+            "policy create --follow-nodes",
+            "rebalance plan --output json",
+            "rebalance apply 118-7a3f90c1",
+            "rebalance status",
+            "rebalance pause",
+            "rebalance resume",
+            "rebalance undo",
             "bucket list",
             "bucket delete b --credentials f",
         ];
@@ -435,6 +475,10 @@ mod tests {
             ("token create --ttl 5x", "1h"),
             ("fault add partitoin", "partition"),
             ("fault clear", "--all"),
+            ("node drain n2 --cancel --plan", "--plan"),
+            ("node replace n2", "--with"),
+            ("policy create", "--survive"),
+            ("policy plan --survive zone:1 --follow-nodes", "--follow-nodes"),
         ];
         for (line, nearest) in cases {
             let error = Cli::try_parse_from(std::iter::once("holdfast").chain(line.split_whitespace())).unwrap_err();

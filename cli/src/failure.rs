@@ -4,6 +4,7 @@
 
 use holdfast_coordinator::admin::Code;
 use holdfast_proto::admin::Verdict;
+use holdfast_proto::layout_admin::StopVerdict;
 use holdfast_sdk::AdminClientError;
 use std::fmt;
 use std::process::ExitCode;
@@ -29,6 +30,8 @@ pub(crate) enum Exit {
     Unreachable = 7,
     /// The key may not.
     Denied = 8,
+    /// What was planned is of an older layout.
+    PlanStale = 9,
 }
 
 impl From<Exit> for ExitCode {
@@ -44,6 +47,16 @@ impl From<Verdict> for Exit {
             Verdict::Degraded => Self::Degraded,
             Verdict::PromiseBroken => Self::PromiseBroken,
             Verdict::DataLost => Self::DataLost,
+        }
+    }
+}
+
+impl From<StopVerdict> for Exit {
+    fn from(verdict: StopVerdict) -> Self {
+        match verdict {
+            StopVerdict::Safe => Self::Ok,
+            StopVerdict::WritesStop => Self::Degraded,
+            StopVerdict::ReadsBreak => Self::PromiseBroken,
         }
     }
 }
@@ -102,6 +115,7 @@ impl From<AdminClientError> for Failure {
             AdminClientError::InvalidEndpoint { .. } | AdminClientError::Invalid(_) => Exit::Usage,
             AdminClientError::Unreachable { .. } | AdminClientError::TimedOut { .. } => Exit::Unreachable,
             AdminClientError::Denied(_) => Exit::Denied,
+            AdminClientError::Refused(answer) if answer.code == Code::PlanStale.text() => Exit::PlanStale,
             AdminClientError::Refused(_) => Exit::Refused,
             AdminClientError::UnexpectedAnswer { .. }
             | AdminClientError::NotFound(_)
@@ -143,6 +157,7 @@ mod tests {
             (AdminClientError::NotFound(answer()), 1),
             (AdminClientError::Invalid(answer()), 2),
             (AdminClientError::Refused(answer()), 6),
+            (AdminClientError::Refused(AdminError { code: "HF3302".into(), ..answer() }), 9),
             (AdminClientError::Busy(answer()), 1),
             (AdminClientError::Failed(answer()), 1),
         ];
@@ -152,6 +167,9 @@ mod tests {
             assert!(!failure.next_step.is_empty(), "{error:?}");
         }
         for verdict in [Verdict::Healthy, Verdict::Degraded, Verdict::PromiseBroken, Verdict::DataLost] {
+            assert_eq!(Exit::from(verdict) as u8, verdict.exit_code());
+        }
+        for verdict in [StopVerdict::Safe, StopVerdict::WritesStop, StopVerdict::ReadsBreak] {
             assert_eq!(Exit::from(verdict) as u8, verdict.exit_code());
         }
     }

@@ -13,6 +13,7 @@ pub mod membership;
 pub mod metadata;
 pub mod object_path;
 pub mod peers;
+pub mod rebalance;
 pub mod repair;
 pub mod runtime;
 pub mod s3;

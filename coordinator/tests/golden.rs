@@ -176,6 +176,8 @@ fn cluster_map() -> ClusterMap {
         promise: Default::default(),
         is_promise_chosen: false,
         proof: None,
+        held: Default::default(),
+        change: None,
     }
 }
 

@@ -322,6 +322,9 @@ pub struct NodeView {
     pub capacity_bytes: u64,
     /// Bytes their shards take.
     pub used_bytes: u64,
+    /// Slots of placement groups whose shards are on them or are to come to them.
+    #[serde(default)]
+    pub pg_slots: u32,
 }
 
 /// Every failed call answers this, with the HTTP status of its kind.

@@ -10,6 +10,7 @@ pub mod error_kind;
 pub mod faults;
 pub mod heartbeat;
 pub mod ids;
+pub mod layout_admin;
 pub mod manifest;
 pub mod membership;
 pub mod node;

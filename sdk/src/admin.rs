@@ -114,8 +114,7 @@ impl AdminClient {
 
     /// Forgets a backend on which nothing is left.
     pub async fn backend_remove(&self, backend: &str) -> Result<BackendView, AdminClientError> {
-        self.call(Call { method: "DELETE", path: format!("/v1/backends/{backend}"), query: &[], body: Vec::new() })
-            .await
+        self.delete(format!("/v1/backends/{backend}")).await
     }
 
     /// Puts a new, empty backend in the place of a lost one.
@@ -177,7 +176,7 @@ impl AdminClient {
 
     /// Removes an access key.
     pub async fn key_delete(&self, access_key: &str) -> Result<KeyView, AdminClientError> {
-        self.call(Call { method: "DELETE", path: format!("/v1/keys/{access_key}"), query: &[], body: Vec::new() }).await
+        self.delete(format!("/v1/keys/{access_key}")).await
     }
 
     /// Makes a join token; the answer is the only one that carries its text.
@@ -192,7 +191,7 @@ impl AdminClient {
 
     /// Revokes a join token; a node it has admitted stays.
     pub async fn token_revoke(&self, id: &str) -> Result<TokenView, AdminClientError> {
-        self.call(Call { method: "DELETE", path: format!("/v1/tokens/{id}"), query: &[], body: Vec::new() }).await
+        self.delete(format!("/v1/tokens/{id}")).await
     }
 
     /// All nodes, removed ones too.
@@ -228,18 +227,22 @@ impl AdminClient {
 
     /// Removes an empty bucket.
     pub async fn bucket_delete(&self, name: &str) -> Result<BucketView, AdminClientError> {
-        self.call(Call { method: "DELETE", path: format!("/v1/buckets/{name}"), query: &[], body: Vec::new() }).await
+        self.delete(format!("/v1/buckets/{name}")).await
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: String) -> Result<T, AdminClientError> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: String) -> Result<T, AdminClientError> {
         self.call(Call { method: "GET", path, query: &[], body: Vec::new() }).await
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: String) -> Result<T, AdminClientError> {
+    pub(crate) async fn post<T: DeserializeOwned>(&self, path: String) -> Result<T, AdminClientError> {
         self.call(Call { method: "POST", path, query: &[], body: Vec::new() }).await
     }
 
-    async fn send<B: Serialize, T: DeserializeOwned>(
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: String) -> Result<T, AdminClientError> {
+        self.call(Call { method: "DELETE", path, query: &[], body: Vec::new() }).await
+    }
+
+    pub(crate) async fn send<B: Serialize, T: DeserializeOwned>(
         &self,
         method: &'static str,
         path: String,

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod admin_error;
 pub mod byte_size;
+mod layout_admin;
 pub mod sign;
 
 pub use admin::{AdminClient, AdminClientOptions};

@@ -5,10 +5,14 @@
 pub(crate) mod backends;
 pub(crate) mod faults;
 pub(crate) mod keys_and_buckets;
+pub(crate) mod layout;
+pub(crate) mod moves;
 pub(crate) mod nodes;
 pub(crate) mod object;
+pub(crate) mod policy;
 pub(crate) mod repair;
 pub(crate) mod status;
+pub(crate) mod stop;
 pub(crate) mod words;
 
 use crate::arguments::OutputFormat;

@@ -2,6 +2,7 @@
 
 use super::{columns, words};
 use holdfast_proto::admin::{NodeView, TokenView};
+use holdfast_proto::cluster::NodeIntent;
 use holdfast_sdk::byte_size;
 
 /// One line each.
@@ -9,9 +10,14 @@ pub(crate) fn nodes(nodes: &[NodeView]) -> String {
     let rows = nodes.iter().map(|node| {
         let record = &node.record;
         let mut notes = Vec::new();
-        notes.extend(node.is_leader.then_some("leads"));
-        notes.extend(node.is_voter.then_some("votes"));
-        notes.extend(node.is_slow.then_some("slow"));
+        notes.extend(match record.intent {
+            NodeIntent::Draining => Some(format!("draining, {} slots left", node.pg_slots)),
+            NodeIntent::Drained => Some("drained".to_owned()),
+            NodeIntent::Active | NodeIntent::Removed => None,
+        });
+        notes.extend(node.is_leader.then(|| "leads".to_owned()));
+        notes.extend(node.is_voter.then(|| "votes".to_owned()));
+        notes.extend(node.is_slow.then(|| "slow".to_owned()));
         let backends = match node.backends_offline {
             0 => node.backends.to_string(),
             offline => format!("{} ({offline} offline)", node.backends),
@@ -60,7 +66,7 @@ pub(crate) fn new_token(token: &TokenView) -> String {
 mod tests {
     use super::*;
     use holdfast_proto::NodeId;
-    use holdfast_proto::cluster::{NodeAddresses, NodeIntent, NodeRecord, Roles};
+    use holdfast_proto::cluster::{NodeAddresses, NodeRecord, Roles};
 
     #[test]
     fn snapshots() {
@@ -84,8 +90,12 @@ mod tests {
             backends_offline: 1,
             capacity_bytes: 4 << 30,
             used_bytes: 1 << 30,
+            pg_slots: 12,
         };
-        let text = nodes(&[node]);
+        let mut leaving = node.clone();
+        leaving.record.intent = NodeIntent::Draining;
+        let text = nodes(&[node, leaving]);
+        assert!(text.contains("draining, 12 slots left, leads"), "{text}");
         let line = text.lines().nth(1).unwrap();
         for part in ["n1", "up", "coordinator,storage", "fra/a", "6 (1 offline)", "leads, votes"] {
             assert!(line.contains(part), "{part}: {text}");

@@ -1,10 +1,16 @@
 //! The seam between the administration API and maintenance: calls handed on, failures given their codes.
 
 use async_trait::async_trait;
-use holdfast_coordinator::admin::{AdminFailure, AdminOperations, AdminResult, Code};
+use holdfast_coordinator::admin::{AdminFailure, AdminOperations, AdminResult, Code, LayoutOperations};
 use holdfast_coordinator::maintenance::{KeptView, Maintenance, MaintenanceError, MaintenanceResult, ServerFacts};
+use holdfast_coordinator::membership::NodeRefusal;
+use holdfast_coordinator::rebalance::LeaveError;
 use holdfast_proto::ErrorKind;
 use holdfast_proto::admin::{BackendAdd, BackendView, ClusterStatus, ObjectView, RepairStatus, ScrubStatus};
+use holdfast_proto::layout_admin::{
+    LayoutChangeView, LayoutView, MoveView, NodeDrain, NodeMoveView, NodeRemove, NodeReplace, PolicyAsk,
+    PolicyPlanView, PolicyView, RebalanceView, StopView,
+};
 use holdfast_proto::node::ShardError;
 use std::sync::Arc;
 
@@ -31,14 +37,30 @@ fn hand_on<T>(result: MaintenanceResult<T>) -> AdminResult<T> {
 fn failure(error: MaintenanceError) -> AdminFailure {
     let code = match &error {
         MaintenanceError::NoSuchBackend { .. } => Code::NoSuchBackend,
+        MaintenanceError::NoSuchNode { .. } => Code::NoSuchNode,
         MaintenanceError::NoSuchObject { .. } => Code::NoSuchObject,
         MaintenanceError::Invalid { .. } => Code::BackendUnusable,
         MaintenanceError::Refused { .. } | MaintenanceError::Placement { .. } => Code::BackendRefused,
+        MaintenanceError::NodeRefused { .. } => Code::NodeRefused,
+        MaintenanceError::Unkept(_) => Code::PromiseRefused,
+        MaintenanceError::Malformed { .. } => Code::MalformedRequest,
+        MaintenanceError::PlanStale { .. } => Code::PlanStale,
+        MaintenanceError::MovesRefused { .. } => Code::MovesRefused,
+        MaintenanceError::Leave(error) => leave_code(error),
         MaintenanceError::Metadata(error) => return AdminFailure::from(error.clone()),
         MaintenanceError::Backend(error) => backend_code(error),
         MaintenanceError::NotReady { .. } => Code::RepairRefused,
     };
     AdminFailure::new(code, error.kind(), error.to_string()).or_try(error.next_step())
+}
+
+fn leave_code(error: &LeaveError) -> Code {
+    match error {
+        LeaveError::Promise { .. } | LeaveError::Metadata { .. } | LeaveError::Data { .. } => Code::PromiseRefused,
+        LeaveError::Node(NodeRefusal::NoSuchNode { .. }) => Code::NoSuchNode,
+        LeaveError::Unknown { .. } | LeaveError::NotPromised { .. } => Code::MalformedRequest,
+        LeaveError::Node(_) | LeaveError::Placement(_) => Code::NodeRefused,
+    }
 }
 
 fn backend_code(error: &ShardError) -> Code {
@@ -90,5 +112,57 @@ impl AdminOperations for MaintainedStore {
     }
     async fn object_inspect(&self, bucket: &str, key: &str, version: Option<&str>) -> AdminResult<ObjectView> {
         hand_on(self.maintenance()?.object_inspect(bucket, key, version).await)
+    }
+}
+
+#[async_trait]
+impl LayoutOperations for MaintainedStore {
+    async fn node_safe_to_stop(&self, node: &str) -> AdminResult<StopView> {
+        hand_on(self.maintenance()?.node_safe_to_stop(node).await)
+    }
+    async fn node_drain(&self, node: &str, ask: NodeDrain) -> AdminResult<NodeMoveView> {
+        hand_on(self.maintenance()?.node_drain(node, ask).await)
+    }
+    async fn node_drain_cancel(&self, node: &str) -> AdminResult<NodeMoveView> {
+        hand_on(self.maintenance()?.node_drain_cancel(node).await)
+    }
+    async fn node_remove(&self, node: &str, ask: NodeRemove) -> AdminResult<NodeMoveView> {
+        hand_on(self.maintenance()?.node_remove(node, ask).await)
+    }
+    async fn node_replace(&self, node: &str, ask: NodeReplace) -> AdminResult<NodeMoveView> {
+        hand_on(self.maintenance()?.node_replace(node, ask).await)
+    }
+    async fn layout_show(&self) -> AdminResult<LayoutView> {
+        hand_on(self.maintenance()?.layout_show().await)
+    }
+    async fn layout_history(&self) -> AdminResult<Vec<LayoutChangeView>> {
+        hand_on(self.maintenance()?.layout_history().await)
+    }
+    async fn policy_list(&self) -> AdminResult<Vec<PolicyView>> {
+        hand_on(self.maintenance()?.policy_list().await)
+    }
+    async fn policy_plan(&self, ask: PolicyAsk) -> AdminResult<PolicyPlanView> {
+        hand_on(self.maintenance()?.policy_plan(ask).await)
+    }
+    async fn policy_create(&self, ask: PolicyAsk) -> AdminResult<PolicyPlanView> {
+        hand_on(self.maintenance()?.policy_create(ask).await)
+    }
+    async fn rebalance_plan(&self) -> AdminResult<MoveView> {
+        hand_on(self.maintenance()?.rebalance_plan().await)
+    }
+    async fn rebalance_apply(&self, plan: &str) -> AdminResult<MoveView> {
+        hand_on(self.maintenance()?.rebalance_apply(plan).await)
+    }
+    async fn rebalance_status(&self) -> AdminResult<RebalanceView> {
+        hand_on(self.maintenance()?.rebalance_status().await)
+    }
+    async fn rebalance_pause(&self) -> AdminResult<RebalanceView> {
+        hand_on(self.maintenance()?.rebalance_pause().await)
+    }
+    async fn rebalance_resume(&self) -> AdminResult<RebalanceView> {
+        hand_on(self.maintenance()?.rebalance_resume().await)
+    }
+    async fn rebalance_undo(&self) -> AdminResult<RebalanceView> {
+        hand_on(self.maintenance()?.rebalance_undo().await)
     }
 }

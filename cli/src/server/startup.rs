@@ -171,16 +171,16 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
             leader: leader.clone(),
             voters: {
                 let store = store.clone();
-                Arc::new(move || store.root_voters())
+                Arc::new(move || store.voters())
             },
             node: nodes.clone(),
         });
     }
+    let facts = ServerFacts { version: env!("CARGO_PKG_VERSION").to_owned(), s3_endpoint };
+    let operations = Arc::new(MaintainedStore { kept, facts });
     let (router, forwarded) = admin::router(AdminParts {
-        operations: Arc::new(MaintainedStore {
-            kept,
-            facts: ServerFacts { version: env!("CARGO_PKG_VERSION").to_owned(), s3_endpoint },
-        }),
+        operations: operations.clone(),
+        layout: operations,
         metadata: metadata.clone(),
         render_metrics: metrics::renderer(recorder),
         clock,

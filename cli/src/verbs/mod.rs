@@ -1,13 +1,15 @@
 //! The administration verbs: each asks once (or until done), prints, and says how it ended.
 
 mod faults;
+mod layout;
+mod node;
 mod progress;
 mod wait;
 
 use crate::Outcome;
 use crate::arguments::{
-    AdminArgs, AdminCommand, BackendVerb, BucketVerb, KeyVerb, NodeVerb, ObjectVerb, OutputFormat, RepairVerb,
-    ScrubVerb, TokenVerb,
+    AdminArgs, AdminCommand, BackendVerb, BucketVerb, KeyVerb, ObjectVerb, OutputFormat, RepairVerb, ScrubVerb,
+    TokenVerb,
 };
 use crate::connection::connect;
 use crate::failure::{Exit, Failure};
@@ -36,6 +38,9 @@ pub(crate) fn run(command: AdminCommand) -> Outcome {
             AdminCommand::Token { verb, .. } => context.token(verb).await,
             AdminCommand::Node { verb, .. } => context.node(verb).await,
             AdminCommand::Fault { verb, .. } => context.fault(verb).await,
+            AdminCommand::Layout { verb, .. } => context.layout(verb).await,
+            AdminCommand::Policy { verb, .. } => context.policy(verb).await,
+            AdminCommand::Rebalance { verb, .. } => context.rebalance(verb).await,
         }
     })
 }
@@ -129,16 +134,6 @@ impl Context {
             TokenVerb::Revoke { id } => {
                 let answer = self.client.token_revoke(&id).await?;
                 print(self.format, &answer, |a: &TokenView| format!("token {} is revoked\n", a.id))?;
-            }
-        }
-        Ok(Exit::Ok)
-    }
-
-    async fn node(&self, verb: NodeVerb) -> Outcome {
-        match verb {
-            NodeVerb::List => {
-                let answer = self.client.node_list().await?;
-                print(self.format, &answer, |a| nodes::nodes(a))?;
             }
         }
         Ok(Exit::Ok)

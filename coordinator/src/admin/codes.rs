@@ -61,6 +61,8 @@ codes! {
     NoSuchToken "HF1303" "No join token has this id.";
     FaultRefused "HF1401" "A fault cannot be injected as asked, or a server was not started for faults.";
     NoSuchFault "HF1402" "No fault of this id stands.";
+    NoSuchNode "HF1304" "No node of the cluster has this name or number.";
+    NodeRefused "HF1305" "The node cannot be drained, removed or replaced as things are.";
     NoSuchBackend "HF2101" "No backend has this name or id.";
     BackendUnusable "HF2102" "The place cannot become a backend: not empty, not writable, or already one.";
     BackendRefused "HF2103" "The change would leave shards without a place of their own.";
@@ -70,6 +72,9 @@ codes! {
     BackendOffline "HF2107" "A backend is missing, wiped, foreign or failed.";
     RepairRefused "HF3101" "Repair cannot do this now.";
     ScrubRefused "HF3201" "A scrub cannot do this now.";
+    PromiseRefused "HF3301" "The promise would not hold; the message names the scenario that fails.";
+    PlanStale "HF3302" "The layout has changed since the plan was made.";
+    MovesRefused "HF3303" "Moves cannot be applied or taken back as things are.";
     NoSuchBucket "HF4101" "No bucket has this name.";
     BucketExists "HF4102" "A bucket of this name exists.";
     BucketNotEmpty "HF4103" "The bucket still holds objects, versions or uploads.";

@@ -1,10 +1,11 @@
 //! Stand-ins for the metadata and for maintenance in this module's tests: keys, buckets and backends in memory.
 //! Whatever the administration API never asks answers `Unavailable`.
 
-use super::{AdminFailure, AdminOperations, AdminResult, Code};
+use super::{AdminFailure, AdminOperations, AdminResult, Code, LayoutOperations};
 use crate::metadata::*;
 use async_trait::async_trait;
 use holdfast_proto::admin::*;
+use holdfast_proto::layout_admin::*;
 use holdfast_proto::manifest::{AccessKey, Bucket, ObjectVersion, Pair, Part, Segment, Upload, Versioning};
 use holdfast_proto::node::{
     BackendHealth, BackendStatus, NodeClient, ScrubStep, ShardError, ShardRead, ShardStat, ShardWriter,
@@ -273,6 +274,85 @@ impl AdminOperations for FakeOperations {
             segments: Vec::new(),
         })
     }
+}
+
+/// It knows no nodes.
+#[async_trait]
+impl LayoutOperations for FakeOperations {
+    async fn node_safe_to_stop(&self, node: &str) -> AdminResult<StopView> {
+        Err(no_such_node(node))
+    }
+    async fn node_drain(&self, node: &str, _: NodeDrain) -> AdminResult<NodeMoveView> {
+        Err(no_such_node(node))
+    }
+    async fn node_drain_cancel(&self, node: &str) -> AdminResult<NodeMoveView> {
+        Err(no_such_node(node))
+    }
+    async fn node_remove(&self, node: &str, _: NodeRemove) -> AdminResult<NodeMoveView> {
+        Err(no_such_node(node))
+    }
+    async fn node_replace(&self, node: &str, _: NodeReplace) -> AdminResult<NodeMoveView> {
+        Err(no_such_node(node))
+    }
+    async fn layout_show(&self) -> AdminResult<LayoutView> {
+        Ok(LayoutView {
+            epoch: Epoch(1),
+            scheme: "4+2".into(),
+            promise: "any 2 backends".into(),
+            is_promise_chosen: false,
+            pg_count: 1,
+            proof: None,
+            moving_pgs: 0,
+            moving_slots: 0,
+            is_repair_paused: false,
+            are_moves_paused: false,
+            domains: Vec::new(),
+        })
+    }
+    async fn layout_history(&self) -> AdminResult<Vec<LayoutChangeView>> {
+        Ok(vec![LayoutChangeView { epoch: Epoch(1), at_ms: 1, cause: String::new(), what: vec!["made".into()] }])
+    }
+    async fn policy_list(&self) -> AdminResult<Vec<PolicyView>> {
+        Ok(Vec::new())
+    }
+    async fn policy_plan(&self, ask: PolicyAsk) -> AdminResult<PolicyPlanView> {
+        let survive = ask.survive.unwrap_or_default();
+        Ok(PolicyPlanView {
+            survive,
+            scheme: "4+2".into(),
+            is_kept: false,
+            refusal: "no".into(),
+            unkept: Vec::new(),
+            schemes: Vec::new(),
+            moves: None,
+        })
+    }
+    async fn policy_create(&self, ask: PolicyAsk) -> AdminResult<PolicyPlanView> {
+        let message = format!("{} cannot be kept", ask.survive.unwrap_or_default());
+        Err(AdminFailure::new(Code::PromiseRefused, ErrorKind::Conflict, message))
+    }
+    async fn rebalance_plan(&self) -> AdminResult<MoveView> {
+        Err(AdminFailure::new(Code::NoLeader, ErrorKind::Retry, "not part of the stand-in"))
+    }
+    async fn rebalance_apply(&self, plan: &str) -> AdminResult<MoveView> {
+        Err(AdminFailure::new(Code::PlanStale, ErrorKind::Conflict, format!("plan {plan}")))
+    }
+    async fn rebalance_status(&self) -> AdminResult<RebalanceView> {
+        Ok(RebalanceView { state: "idle".into(), ..RebalanceView::default() })
+    }
+    async fn rebalance_pause(&self) -> AdminResult<RebalanceView> {
+        self.rebalance_status().await
+    }
+    async fn rebalance_resume(&self) -> AdminResult<RebalanceView> {
+        self.rebalance_status().await
+    }
+    async fn rebalance_undo(&self) -> AdminResult<RebalanceView> {
+        Err(AdminFailure::new(Code::MovesRefused, ErrorKind::Conflict, "nothing moves"))
+    }
+}
+
+fn no_such_node(node: &str) -> AdminFailure {
+    AdminFailure::new(Code::NoSuchNode, ErrorKind::NotFound, format!("no node named {node}"))
 }
 
 /// The same backends as a node reports them; it keeps no shards.

@@ -8,6 +8,7 @@ use crate::layout::Layout;
 use crate::leader::{Leader, LeaderView};
 use crate::membership::{MembershipError, NewToken, create_token};
 use crate::metadata::MembershipMetadata;
+use crate::rebalance::slots_of_node;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -17,7 +18,7 @@ use holdfast_proto::node::{BackendStatus, NodeClient};
 use holdfast_proto::{ErrorKind, NodeId};
 use holdfast_trust::{TokenId, TokenRecord, TokenScope, TokenSecret};
 use rand::Rng;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Life of a token that names none.
@@ -26,6 +27,9 @@ const TTL_SECONDS: u64 = 3600;
 const TTL_SECONDS_MAX: u64 = 30 * 86_400;
 /// Addresses of coordinators in a token.
 const ADDRESSES_MAX: usize = 8;
+
+/// Tells who votes in each metadata group.
+pub type VotersView = Arc<dyn Fn() -> BTreeMap<u32, BTreeSet<NodeId>> + Send + Sync>;
 
 /// What the endpoints of a cluster's members need.
 pub struct MembershipParts {
@@ -39,8 +43,8 @@ pub struct MembershipParts {
     pub layout: Layout,
     /// Who leads.
     pub leader: LeaderView,
-    /// Who votes in the root group.
-    pub voters: Arc<dyn Fn() -> BTreeSet<NodeId> + Send + Sync>,
+    /// Who votes in each metadata group; 0 is the root group.
+    pub voters: VotersView,
     /// Every backend.
     pub node: Arc<dyn NodeClient>,
 }
@@ -54,7 +58,7 @@ impl From<MembershipError> for AdminFailure {
     }
 }
 
-fn parts(state: &AdminState) -> AdminResult<&MembershipParts> {
+pub(super) fn parts(state: &AdminState) -> AdminResult<&MembershipParts> {
     state.membership.as_ref().ok_or_else(|| {
         AdminFailure::new(Code::MembershipRefused, ErrorKind::Conflict, "this server listens to no other nodes")
             .or_try("start it with --cluster-listen HOST[:PORT]")
@@ -131,7 +135,7 @@ pub(crate) async fn node_list(State(state): Shared) -> AdminResult<Json<Vec<Node
         Leader::Node(node) => Some(node),
         Leader::Unknown => None,
     };
-    let voters = (membership.voters)();
+    let voters = (membership.voters)().remove(&0).unwrap_or_default();
     let statuses = membership.node.backends().await;
     let nodes = map.nodes.iter().map(|record| {
         let of_node: Vec<&BackendStatus> = (map.backends.iter().filter(|backend| backend.node == record.id))
@@ -156,6 +160,7 @@ pub(crate) async fn node_list(State(state): Shared) -> AdminResult<Json<Vec<Node
             backends: count(of_node.len()),
             backends_offline: count(offline),
             capacity_bytes: of_node.iter().map(|status| status.capacity_bytes).sum(),
+            pg_slots: count(slots_of_node(&map, record.id)),
             used_bytes: of_node.iter().map(|status| status.used_bytes).sum(),
         }
     });

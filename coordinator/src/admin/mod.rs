@@ -19,14 +19,19 @@ pub(crate) mod fake;
 mod faults;
 mod health;
 mod keys;
+mod layout;
+mod layout_operations;
 mod membership;
+mod nodes;
+mod quorum;
 mod reply;
 
 pub use codes::Code;
 pub use faults::{FaultParts, FaultStation};
 pub use forward::{ForwardService, Forwarding};
 pub use keys::{GeneratedKey, check_access_key, check_secret_key, generate_key};
-pub use membership::MembershipParts;
+pub use layout_operations::LayoutOperations;
+pub use membership::{MembershipParts, VotersView};
 pub use operations::{AdminFailure, AdminOperations, AdminResult};
 pub use serve::serve;
 
@@ -59,6 +64,8 @@ pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 pub struct AdminParts {
     /// Repair, scrub, backends.
     pub operations: Arc<dyn AdminOperations>,
+    /// Nodes, layout, policy, moves.
+    pub layout: Arc<dyn LayoutOperations>,
     /// Buckets and keys.
     pub metadata: Arc<dyn Metadata>,
     /// What `/metrics` answers.
@@ -80,6 +87,7 @@ pub struct AdminParts {
 /// Shared by every request.
 pub(crate) struct AdminState {
     operations: Arc<dyn AdminOperations>,
+    layout: Arc<dyn LayoutOperations>,
     metadata: Arc<dyn Metadata>,
     render_metrics: RenderMetrics,
     clock: Clock,
@@ -103,6 +111,7 @@ pub fn router(parts: AdminParts) -> (Router, ForwardService) {
     metrics::describe();
     let state = Arc::new(AdminState {
         operations: parts.operations,
+        layout: parts.layout,
         metadata: parts.metadata,
         render_metrics: parts.render_metrics,
         clock: parts.clock,
@@ -133,6 +142,20 @@ pub fn router(parts: AdminParts) -> (Router, ForwardService) {
         .route("/v1/nodes", get(membership::node_list))
         .route("/v1/faults", get(faults::list).post(faults::add).delete(faults::clear_all))
         .route("/v1/faults/{id}", delete(faults::clear))
+        .route("/v1/nodes/{node}/safe-to-stop", get(nodes::safe_to_stop))
+        .route("/v1/nodes/{node}/drain", post(nodes::drain).delete(nodes::drain_cancel))
+        .route("/v1/nodes/{node}/remove", post(nodes::remove))
+        .route("/v1/nodes/{node}/replace", post(nodes::replace))
+        .route("/v1/layout", get(layout::show))
+        .route("/v1/layout/history", get(layout::history))
+        .route("/v1/policies", get(layout::policy_list).post(layout::policy_create))
+        .route("/v1/policies/plan", post(layout::policy_plan))
+        .route("/v1/rebalance", get(layout::rebalance_status))
+        .route("/v1/rebalance/plan", get(layout::rebalance_plan))
+        .route("/v1/rebalance/apply", post(layout::rebalance_apply))
+        .route("/v1/rebalance/pause", post(layout::rebalance_pause))
+        .route("/v1/rebalance/resume", post(layout::rebalance_resume))
+        .route("/v1/rebalance/undo", post(layout::rebalance_undo))
         .route("/v1/buckets", get(buckets::list))
         .route("/v1/buckets/{name}", put(buckets::create).delete(buckets::remove));
     let forwarded = ForwardService {

@@ -8,12 +8,12 @@ use super::error::MaintenanceError;
 use super::health;
 use super::layout_change::{REPLACED_SUFFIX, candidates_for, change, planned, references, target_slots};
 use super::shared::{Doubt, Shared};
-use crate::metadata::{BackendRecord, ClusterMap};
+use crate::metadata::{BackendRecord, ClusterMap, MapChange};
 use crate::repair::topology;
 use holdfast_codec::Scheme;
 use holdfast_placement::{Candidate, CandidateRole, prove, prove_targets};
 use holdfast_proto::admin::{BackendAdd, BackendIntent, BackendView};
-use holdfast_proto::cluster::Role;
+use holdfast_proto::cluster::{NodeIntent, NodeRecord, Role};
 use holdfast_proto::node::{BackendHealth, BackendStatus};
 use holdfast_proto::pg_table::PgTable;
 use holdfast_proto::{BackendId, NodeId};
@@ -27,9 +27,20 @@ pub(crate) fn list(shared: &Shared) -> Vec<BackendView> {
     let health = shared.health.lock();
     let view = |record: &BackendRecord| {
         let status = health.statuses.iter().find(|s| s.id == record.id)?;
-        Some(BackendView { status: status.clone(), intent: record.intent, pg_slots: target_slots(&map, record.id) })
+        let intent = intent_with_node(&map, record);
+        Some(BackendView { status: status.clone(), intent, pg_slots: target_slots(&map, record.id) })
     };
     map.backends.iter().filter_map(view).collect()
+}
+
+/// What is wanted of a backend: it goes when its node does.
+fn intent_with_node(map: &ClusterMap, record: &BackendRecord) -> BackendIntent {
+    let node = map.nodes.iter().find(|node| node.id == record.node).map(|node| node.intent);
+    match (record.intent, node) {
+        (BackendIntent::Active, Some(NodeIntent::Draining | NodeIntent::Removed)) => BackendIntent::Draining,
+        (_, Some(NodeIntent::Drained)) => BackendIntent::Drained,
+        (intent, _) => intent,
+    }
 }
 
 fn view(shared: &Shared, backend: BackendId) -> MaintenanceResult<BackendView> {
@@ -64,12 +75,13 @@ pub(crate) async fn add(shared: &Shared, add: BackendAdd) -> MaintenanceResult<B
             }
             let mut next = map.clone();
             next.backends.push(record.clone());
+            next.change = MapChange::asked(format!("backend add {}", record.location));
             Ok(Some(next))
         };
         change(shared, with_record).await?;
         // Its capacity is known once it is in the report; only then can it be given its share.
         health::check(shared).await;
-        change(shared, |map| planned(shared, map)).await
+        change(shared, |map| if map.held.planning { Ok(None) } else { planned(shared, map) }).await
     })
     .await?;
     shared.request_inventory(Doubt::None);
@@ -79,14 +91,15 @@ pub(crate) async fn add(shared: &Shared, add: BackendAdd) -> MaintenanceResult<B
 
 /// The node an operator names; where there is one, that one.
 fn chosen_node(map: &ClusterMap, name: Option<&str>) -> MaintenanceResult<NodeId> {
-    let storage = || map.nodes.iter().filter(|node| node.roles.has(Role::Storage));
+    let takes_shards = |node: &&NodeRecord| node.roles.has(Role::Storage) && node.intent == NodeIntent::Active;
+    let storage = || map.nodes.iter().filter(takes_shards);
     let known = || storage().map(|node| node.name.as_str()).collect::<Vec<_>>().join(", ");
     match (name, storage().collect::<Vec<_>>().as_slice()) {
         // A store made before it could grow records no nodes.
-        (None, []) => Ok(NodeId::FIRST),
+        (None, []) if map.nodes.is_empty() => Ok(NodeId::FIRST),
         (None, [only]) => Ok(only.id),
         (None, _) => Err(MaintenanceError::Invalid { reason: format!("say on which node: {}", known()) }),
-        (Some(name), []) if name == "n1" || name == "1" => Ok(NodeId::FIRST),
+        (Some("n1" | "1"), []) if map.nodes.is_empty() => Ok(NodeId::FIRST),
         (Some(name), nodes) => {
             let found = nodes.iter().find(|node| node.name == name || node.id.to_string() == name);
             let unknown =
@@ -169,6 +182,7 @@ pub(crate) async fn drain(shared: &Shared, name: &str) -> MaintenanceResult<Back
         for record in next.backends.iter_mut().filter(|r| r.id == id) {
             record.intent = BackendIntent::Draining;
         }
+        next.change = MapChange::asked(format!("backend drain {name}"));
         Ok(Some(planned(shared, &next)?.unwrap_or(next)))
     };
     change(shared, draining).await?;
@@ -197,6 +211,7 @@ pub(crate) async fn remove(shared: &Shared, name: &str) -> MaintenanceResult<Bac
         refuse_if_used(map, &record, before.status.health)?;
         let mut next = map.clone();
         next.backends.retain(|r| r.id != record.id);
+        next.change = MapChange::asked(format!("backend remove {}", record.name));
         Ok((next.backends != map.backends).then_some(next))
     };
     change(shared, without).await?;
@@ -295,6 +310,7 @@ fn with_replaced(
     is_gone: bool,
 ) -> MaintenanceResult<ClusterMap> {
     let mut next = map.clone();
+    next.change = MapChange::asked(format!("backend replace {} {}", old.name, new.location));
     for pg in &mut next.table.pgs {
         for slot in pg.target.iter_mut().filter(|id| **id == old.id) {
             *slot = new.id;

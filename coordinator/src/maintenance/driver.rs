@@ -77,7 +77,7 @@ fn next_wait(shared: &Shared, repair: &super::shared::RepairState) -> Duration {
         true => repair.inventory_not_before_ms,
         false => repair.scanned_ms + as_ms(shared.options.inventory_period),
     };
-    let next_try = repair.queue.next_due_ms().filter(|_| !repair.is_paused);
+    let next_try = repair.queue.next_due_ms().filter(|_| !shared.held().repair);
     let next_ms = next_try.map_or(next_inventory, |due| due.min(next_inventory));
     let wait = Duration::from_millis(next_ms.saturating_sub(now_ms));
     if repair.waits_for_fence { wait.min(FENCE_POLL) } else { wait }
@@ -138,13 +138,15 @@ async fn work(shared: &Arc<Shared>) -> u64 {
 }
 
 fn next_item(shared: &Shared) -> Option<WorkItem> {
-    let now_ms = shared.now_ms();
+    let (now_ms, held) = (shared.now_ms(), shared.held());
+    // What has its full margin is only to be moved.
+    let margin_max = if held.moves { shared.margin_target() - 1 } else { i32::MAX };
     let mut repair = shared.repair.lock();
     let is_inventory_due = repair.inventory_wanted && now_ms >= repair.inventory_not_before_ms;
-    if repair.is_paused || is_inventory_due || shared.cancel.is_cancelled() {
+    if held.repair || is_inventory_due || shared.cancel.is_cancelled() {
         return None;
     }
-    let item = repair.queue.pop(now_ms)?;
+    let item = repair.queue.pop(now_ms, margin_max)?;
     repair.phase = Phase::Repairing;
     Some(item)
 }

@@ -312,6 +312,7 @@ impl NodeClient for FakeNode {
 #[derive(Default)]
 pub(super) struct FakeMetadata {
     pub(super) map: Mutex<Option<ClusterMap>>,
+    pub(super) changes: Mutex<Vec<MapChange>>,
     pub(super) segments: Mutex<BTreeMap<SegmentId, (SegmentOwner, Segment)>>,
     pub(super) garbage: Mutex<BTreeMap<u64, Segment>>,
     pub(super) versions: Mutex<BTreeMap<String, ObjectVersion>>,
@@ -338,8 +339,12 @@ impl Metadata for FakeMetadata {
         for pg in &map.table.pgs {
             assert_eq!(pg.target.iter().collect::<BTreeSet<_>>().len(), 6, "targets are distinct");
         }
+        self.changes.lock().extend(map.change.clone());
         *current = Some(map);
         Ok(())
+    }
+    async fn map_history(&self) -> MetadataResult<Vec<MapChange>> {
+        Ok(self.changes.lock().iter().rev().cloned().collect())
     }
     fn access_key(&self, _: &str) -> Option<AccessKey> {
         None

@@ -4,6 +4,7 @@ use super::MaintenanceResult;
 use super::error::MaintenanceError;
 use super::shared::Shared;
 use crate::metadata::{ClusterMap, VersionSelector};
+use crate::rebalance::scheme_name;
 use crate::repair::{Reach, SegmentShape, margin};
 use holdfast_codec::{Scheme, SlotSet};
 use holdfast_proto::admin::{ObjectView, SegmentView, ShardView};
@@ -57,11 +58,7 @@ fn is_inline(version: &ObjectVersion) -> bool {
 /// A code id as `K+M`, or by the name of its code.
 pub(crate) fn scheme_text(code: &[u8]) -> String {
     let scheme = <[u8; 4]>::try_from(code).ok().and_then(|code| Scheme::from_code(code).ok());
-    match scheme {
-        Some(scheme) if scheme.is_mds() => format!("{}+{}", scheme.k(), scheme.m()),
-        Some(scheme) => scheme.to_string(),
-        None => "unknown".to_owned(),
-    }
+    scheme.map_or_else(|| "unknown".to_owned(), scheme_name)
 }
 
 async fn inspect_segment(

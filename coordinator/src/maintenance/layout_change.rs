@@ -4,10 +4,12 @@
 
 use super::error::MaintenanceError;
 use super::shared::{Doubt, Shared};
-use crate::metadata::{BackendRecord, ClusterMap, MetadataError};
+use crate::metadata::{BackendRecord, ClusterMap, MetadataError, note_change};
 use crate::repair::{candidates, topology};
 use holdfast_codec::Scheme;
-use holdfast_placement::{Candidate, CandidateRole, Promise, Topology, plan_layout, slots_changed, strongest_promise};
+use holdfast_placement::{
+    Candidate, CandidateRole, LayoutPlan, Promise, Topology, plan_layout, slots_changed, strongest_promise,
+};
 use holdfast_proto::admin::BackendIntent;
 use holdfast_proto::{BackendId, Epoch};
 use std::collections::BTreeMap;
@@ -34,6 +36,7 @@ where
         let Some(mut next) = make(&map)? else { return Ok(Arc::new(map)) };
         let expected = map.table.epoch;
         next.table.epoch = Epoch(expected.0 + 1);
+        note_change(&map, &mut next, shared.now_ms());
         match shared.metadata.cluster_map_set(expected, next.clone()).await {
             Ok(()) => {
                 shared.layout.advance(next.clone());
@@ -52,18 +55,38 @@ pub(crate) fn candidates_for(shared: &Shared, map: &ClusterMap) -> Vec<Candidate
     candidates(map, &health.statuses, &health.clock, now_ms)
 }
 
-/// `map` with targets planned for its backends as they are; `None` if they are right already.
-pub(crate) fn planned(shared: &Shared, map: &ClusterMap) -> Result<Option<ClusterMap>, MaintenanceError> {
+/// A layout planned for a map.
+pub(crate) struct Planned {
+    pub(crate) plan: LayoutPlan,
+    /// What it promises, as the map says it: empty for any backends.
+    pub(crate) promise: Promise,
+    /// The backends as they were taken to be.
+    pub(crate) topology: Topology,
+}
+
+impl Planned {
+    /// The map with this layout.
+    pub(crate) fn put_into(self, map: &ClusterMap) -> ClusterMap {
+        ClusterMap { table: self.plan.table, promise: self.promise, proof: Some(self.plan.proof), ..map.clone() }
+    }
+}
+
+/// Plans the layout of `map` for its backends as they are.
+pub(crate) fn layout_plan(shared: &Shared, map: &ClusterMap) -> Result<Planned, MaintenanceError> {
     let refused = |reason: String| MaintenanceError::Placement { reason };
     let scheme = Scheme::from_code(map.table.scheme).map_err(|e| refused(e.to_string()))?;
     let topology = topology(map, &candidates_for(shared, map)).map_err(|e| refused(e.to_string()))?;
     let promise = promise_of(map, scheme, &topology);
     let in_full = promise.or_any_backends(scheme.losses_survived());
     let plan = plan_layout(&map.table, &in_full, &topology).map_err(|e| refused(e.to_string()))?;
-    if slots_changed(&map.table, &plan.table) == 0 && promise == map.promise {
-        return Ok(None);
-    }
-    Ok(Some(ClusterMap { table: plan.table, promise, proof: Some(plan.proof), ..map.clone() }))
+    Ok(Planned { plan, promise, topology })
+}
+
+/// `map` with targets planned for its backends as they are; `None` if they are right already.
+pub(crate) fn planned(shared: &Shared, map: &ClusterMap) -> Result<Option<ClusterMap>, MaintenanceError> {
+    let planned = layout_plan(shared, map)?;
+    let is_right = slots_changed(&map.table, &planned.plan.table) == 0 && planned.promise == map.promise;
+    Ok((!is_right).then(|| planned.put_into(map)))
 }
 
 /// What the map promises: what an operator chose; else, on several nodes, the strongest of the usual promises that can be
@@ -82,6 +105,10 @@ pub(crate) async fn replan(shared: &Shared, is_forced: bool) {
     if !is_forced && shared.health.lock().planned == roles {
         return;
     }
+    if shared.held().planning && !is_anything_lost(shared) {
+        // Not remembered: it is planned when planning is resumed.
+        return;
+    }
     let before = shared.layout.current().table.epoch;
     match change(shared, |map| planned(shared, map)).await {
         Ok(map) => {
@@ -98,6 +125,14 @@ pub(crate) async fn replan(shared: &Shared, is_forced: bool) {
         }
     }
     shared.health.lock().planned = roles;
+}
+
+/// Whether a slot is to be on a backend that is lost.
+fn is_anything_lost(shared: &Shared) -> bool {
+    let map = shared.layout.current();
+    let roles = roles_of(shared);
+    let mut targets = map.table.pgs.iter().flat_map(|pg| &pg.target);
+    targets.any(|id| roles.get(id) == Some(&CandidateRole::Lost))
 }
 
 /// The role of each backend now.

@@ -13,12 +13,17 @@ mod error;
 mod executor;
 mod garbage;
 mod health;
+mod hold;
 mod inspect;
 mod keeper;
+mod layout_admin;
 mod layout_change;
+mod node_admin;
 mod orphans;
 mod patient_node;
+mod policy_admin;
 mod rate;
+mod rebalance_admin;
 mod report;
 mod scan;
 mod scrub;
@@ -27,6 +32,10 @@ mod shared;
 
 #[cfg(test)]
 mod fakes;
+#[cfg(test)]
+mod node_tests;
+#[cfg(test)]
+mod rebalance_tests;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +49,10 @@ use crate::layout::Layout;
 use crate::metadata::Metadata;
 use crate::object_path::{DamageHint, ObjectPath};
 use holdfast_proto::admin::{BackendAdd, BackendView, ClusterStatus, ObjectView, RepairStatus, ScrubStatus, Verdict};
+use holdfast_proto::layout_admin::{
+    LayoutChangeView, LayoutView, MoveView, NodeDrain, NodeMoveView, NodeRemove, NodeReplace, PolicyAsk,
+    PolicyPlanView, PolicyView, RebalanceView, StopView,
+};
 use holdfast_proto::node::NodeClient;
 use shared::Shared;
 use std::sync::Arc;
@@ -111,22 +124,22 @@ impl Maintenance {
     /// Takes the inventory at once and repairs; ends a pause, retries what had been given up, and no longer waits for
     /// backends that are absent now.
     pub async fn repair_start(&self) -> MaintenanceResult<RepairStatus> {
-        self.shared.set_paused(false);
+        hold::set(&self.shared, "repair start", |held| held.repair = false).await?;
         self.shared.waive_grace();
         self.shared.request_inventory(shared::Doubt::None);
         health::check(&self.shared).await;
         Ok(self.shared.repair_status())
     }
 
-    /// Stops beginning repairs (those under way end). Forgotten at restart.
+    /// Stops beginning repairs (those under way end) until they are resumed, whoever leads by then.
     pub async fn repair_pause(&self) -> MaintenanceResult<RepairStatus> {
-        self.shared.set_paused(true);
+        hold::set(&self.shared, "repair pause", |held| held.repair = true).await?;
         Ok(self.shared.repair_status())
     }
 
     /// Goes on after a pause.
     pub async fn repair_resume(&self) -> MaintenanceResult<RepairStatus> {
-        self.shared.set_paused(false);
+        hold::set(&self.shared, "repair resume", |held| held.repair = false).await?;
         Ok(self.shared.repair_status())
     }
 
@@ -170,6 +183,88 @@ impl Maintenance {
     /// Puts a new backend in exactly the slots of `name`; it takes over the name.
     pub async fn backend_replace(&self, name: &str, add: BackendAdd) -> MaintenanceResult<BackendView> {
         backend_admin::replace(&self.shared, name, add).await
+    }
+
+    /// What goes on while a node is stopped. Everywhere a node is named by its name or its number. What its metadata
+    /// votes are worth is not judged here.
+    pub async fn node_safe_to_stop(&self, name: &str) -> MaintenanceResult<StopView> {
+        node_admin::safe_to_stop(&self.shared, name).await
+    }
+
+    /// Begins to move everything off a node, shards and votes; it is drained once nothing is left.
+    pub async fn node_drain(&self, name: &str, ask: NodeDrain) -> MaintenanceResult<NodeMoveView> {
+        node_admin::drain(&self.shared, name, &ask).await
+    }
+
+    /// Lets a node stay that was told to leave.
+    pub async fn node_drain_cancel(&self, name: &str) -> MaintenanceResult<NodeMoveView> {
+        node_admin::cancel(&self.shared, name).await
+    }
+
+    /// Forgets a node for good: drained, or declared lost. Whether it answers, and whether it votes, is for the caller to
+    /// know.
+    pub async fn node_remove(&self, name: &str, ask: NodeRemove) -> MaintenanceResult<NodeMoveView> {
+        node_admin::remove(&self.shared, name, &ask).await
+    }
+
+    /// Declares a node lost in whose place another has joined.
+    pub async fn node_replace(&self, name: &str, ask: NodeReplace) -> MaintenanceResult<NodeMoveView> {
+        node_admin::replace(&self.shared, name, &ask).await
+    }
+
+    /// The layout with its proof, and what each domain holds.
+    pub async fn layout_show(&self) -> MaintenanceResult<LayoutView> {
+        layout_admin::show(&self.shared).await
+    }
+
+    /// The last changes of the cluster map, newest first.
+    pub async fn layout_history(&self) -> MaintenanceResult<Vec<LayoutChangeView>> {
+        layout_admin::history(&self.shared).await
+    }
+
+    /// What the store promises, with its proof.
+    pub async fn policy_list(&self) -> MaintenanceResult<Vec<PolicyView>> {
+        policy_admin::list(&self.shared).await
+    }
+
+    /// What another promise would take. Changes nothing.
+    pub async fn policy_plan(&self, ask: PolicyAsk) -> MaintenanceResult<PolicyPlanView> {
+        policy_admin::plan(&self.shared, &ask).await
+    }
+
+    /// Chooses the promise, and begins to move what has to move for it.
+    pub async fn policy_create(&self, ask: PolicyAsk) -> MaintenanceResult<PolicyPlanView> {
+        policy_admin::create(&self.shared, &ask).await
+    }
+
+    /// What it would take to balance the layout as backends are now. Changes nothing.
+    pub async fn rebalance_plan(&self) -> MaintenanceResult<MoveView> {
+        rebalance_admin::plan(&self.shared).await
+    }
+
+    /// Carries out a plan that was shown before; refused once the layout has changed.
+    pub async fn rebalance_apply(&self, plan: &str) -> MaintenanceResult<MoveView> {
+        rebalance_admin::apply(&self.shared, plan).await
+    }
+
+    /// How moves stand.
+    pub async fn rebalance_status(&self) -> MaintenanceResult<RebalanceView> {
+        Ok(rebalance_admin::status(&self.shared))
+    }
+
+    /// Holds moves back until they are resumed, whoever leads by then; what is lost is repaired all the same.
+    pub async fn rebalance_pause(&self) -> MaintenanceResult<RebalanceView> {
+        rebalance_admin::pause(&self.shared).await
+    }
+
+    /// Lets moves go on.
+    pub async fn rebalance_resume(&self) -> MaintenanceResult<RebalanceView> {
+        rebalance_admin::resume(&self.shared).await
+    }
+
+    /// Takes moves back that are under way.
+    pub async fn rebalance_undo(&self) -> MaintenanceResult<RebalanceView> {
+        rebalance_admin::undo(&self.shared).await
     }
 
     /// Whether all is well, and sentences to act on if not.

@@ -128,7 +128,7 @@ fn backends_text(count: i32) -> String {
     }
 }
 
-async fn wait_for_inventory(shared: &Shared) {
+pub(super) async fn wait_for_inventory(shared: &Shared) {
     let deadline = tokio::time::Instant::now() + INVENTORY_WAIT;
     loop {
         let done = shared.inventory_done.notified();
@@ -160,12 +160,16 @@ fn findings(shared: &Shared, backends: &[BackendView], repair: &RepairStatus, ev
         ));
     }
     if below > 0 && repair.bytes_to_write > 0 {
-        let how = if state.is_paused {
+        let how = if shared.held().repair {
             "repair is paused: holdfast repair resume"
         } else {
             "repair is writing them: holdfast repair status"
         };
         found.push(format!("{below} segments have fewer than all their shards; {how}"));
+    }
+    let map = shared.layout.current();
+    if map.held.moves && map.table.pgs.iter().any(|pg| pg.is_moving()) {
+        found.push("moves are paused while shards are on their way: holdfast rebalance resume".to_owned());
     }
     for (backend, segments) in &state.blocked {
         found.push(format!(

@@ -7,12 +7,12 @@
 //! layout had ended.
 
 use super::layout_change::{change, settle_backends};
+use super::node_admin;
 use super::orphans;
 use super::shared::{Doubt, Phase, Shared};
 use crate::metadata::{ClusterMap, MetadataError};
 use crate::repair::{MarginTable, Reach, SegmentPlan, SegmentShape, Unowned, WindowInventory, WorkItem, plan_segment};
 use futures::future::join_all;
-use holdfast_proto::admin::BackendIntent;
 use holdfast_proto::node::{ShardError, ShardStat};
 use holdfast_proto::{BackendId, Epoch, PgId, SegmentId, ShardId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +54,8 @@ struct Scan<'a> {
     /// Segments being written when the present window had been listed; `None` if that could not be learnt.
     writing: Option<BTreeMap<SegmentId, Epoch>>,
     margins: MarginTable,
+    /// Bytes that one slot of each PG holds.
+    shard_bytes: Vec<u64>,
     blocked: BTreeMap<BackendId, u64>,
     unsettled: BTreeSet<PgId>,
     /// Shards listed by backend.
@@ -88,6 +90,7 @@ async fn try_inventory(shared: &Arc<Shared>) -> Result<(), ScanEnd> {
         is_fenced: false,
         writing: Some(BTreeMap::new()),
         margins: MarginTable::default(),
+        shard_bytes: vec![0; shared.layout.current().table.pgs.len()],
         blocked: BTreeMap::new(),
         unsettled: BTreeSet::new(),
         listed: BTreeMap::new(),
@@ -108,12 +111,13 @@ async fn try_inventory(shared: &Arc<Shared>) -> Result<(), ScanEnd> {
     let listed = std::mem::take(&mut scan.listed);
     let settled = scan.settled_pgs();
     let (epoch, is_fenced) = (scan.map.table.epoch, scan.is_fenced);
-    let is_moving = !settled.is_empty() || scan.map.backends.iter().any(|b| b.intent == BackendIntent::Draining);
+    let is_moving = !settled.is_empty() || node_admin::is_anything_leaving(&scan.map);
     publish(shared, scan, doubts);
     shared.repair.lock().waits_for_fence = is_moving && !is_fenced;
     if is_fenced {
         commit_settled(shared, epoch, &settled).await;
         settle_backends(shared, epoch, &listed).await;
+        node_admin::settle(shared, epoch, &listed).await;
     }
     Ok(())
 }
@@ -122,6 +126,7 @@ fn publish(shared: &Shared, scan: Scan<'_>, doubts: u64) {
     let now_ms = shared.now_ms();
     let mut repair = shared.repair.lock();
     repair.margins = scan.margins;
+    repair.shard_bytes = scan.shard_bytes;
     repair.blocked = scan.blocked;
     repair.unreadable_records = scan.unreadable_records;
     repair.inventory_failure.clear();
@@ -242,6 +247,9 @@ impl Scan<'_> {
             self.unreadable_records += 1;
             return;
         };
+        if let Some(bytes) = usize::try_from(shape.pg.0).ok().and_then(|pg| self.shard_bytes.get_mut(pg)) {
+            *bytes += shape.shard_bytes;
+        }
         // One that is still being written is as its writer reports it, not as it looks halfway.
         if !plan.is_settled() && self.may_be_written(shape.id) {
             self.unsettled.insert(shape.pg);

@@ -7,8 +7,9 @@ use super::activity::ActivitySource;
 use super::patient_node::PatientNode;
 use super::rate::{ByteBudget, RateMeter};
 use crate::layout::Layout;
-use crate::metadata::Metadata;
+use crate::metadata::{Holds, Metadata};
 use crate::object_path::{Activity, ObjectError, ObjectPath, RebuildContext};
+use crate::rebalance::Pace;
 use crate::repair::{LossClock, MarginTable, Reach, RepairQueue, WorkItem};
 use crate::surroundings::Surroundings;
 use async_trait::async_trait;
@@ -134,7 +135,6 @@ pub(crate) enum Phase {
 /// The state of repair.
 pub(crate) struct RepairState {
     pub(crate) phase: Phase,
-    pub(crate) is_paused: bool,
     pub(crate) inventory_wanted: bool,
     /// Until then what the last inventory found is worked on, whatever has happened since.
     pub(crate) inventory_not_before_ms: u64,
@@ -146,6 +146,8 @@ pub(crate) struct RepairState {
     pub(crate) doubts_settled: Option<u64>,
     pub(crate) scanned_ms: u64,
     pub(crate) margins: MarginTable,
+    /// Bytes that one slot of each PG holds, by the last inventory.
+    pub(crate) shard_bytes: Vec<u64>,
     pub(crate) queue: RepairQueue,
     /// Segments that wait for a backend, by backend.
     pub(crate) blocked: BTreeMap<BackendId, u64>,
@@ -225,7 +227,6 @@ impl Shared {
         let started_ms = options.surroundings.now_ms();
         let repair = RepairState {
             phase: Phase::Scanning,
-            is_paused: false,
             inventory_wanted: true,
             inventory_not_before_ms: 0,
             waits_for_fence: false,
@@ -233,6 +234,7 @@ impl Shared {
             doubts_settled: None,
             scanned_ms: 0,
             margins: MarginTable::default(),
+            shard_bytes: Vec::new(),
             queue: RepairQueue::new(options.repair_queue_max),
             blocked: BTreeMap::new(),
             unreadable_records: 0,
@@ -364,13 +366,19 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    pub(crate) fn set_paused(&self, is_paused: bool) {
-        self.repair.lock().is_paused = is_paused;
-        self.wake.notify_one();
+    /// What an operator holds back.
+    pub(crate) fn held(&self) -> Holds {
+        self.layout.current().held
     }
 
     pub(crate) fn waive_grace(&self) {
         self.health.lock().clock.waive_grace();
+    }
+
+    /// How fast shards move.
+    pub(crate) fn pace(&self) -> Pace {
+        let measured_bytes_per_second = self.repair.lock().rate.bytes_per_second(self.now_ms());
+        Pace { measured_bytes_per_second, bytes_per_second_max: self.options.repair_bytes_per_second_max }
     }
 
     /// Sleeps, but not beyond the end of maintenance. Returns whether to go on.
@@ -384,13 +392,13 @@ impl Shared {
 
     /// `holdfast repair status`.
     pub(crate) fn repair_status(&self) -> RepairStatus {
-        let (now_ms, margin_target) = (self.now_ms(), self.margin_target());
+        let (now_ms, margin_target, held) = (self.now_ms(), self.margin_target(), self.held());
         let mut repair = self.repair.lock();
         let bytes_per_second = repair.rate.bytes_per_second(now_ms);
         let bytes_to_write = repair.margins.bytes_to_write();
         let (failed_segments, failures) = repair.queue.failures(REASONS_MAX);
         let state = match repair.phase {
-            _ if repair.is_paused => "paused",
+            _ if held.repair => "paused",
             Phase::Idle if repair.inventory_wanted => "scanning",
             Phase::Idle => "idle",
             Phase::Scanning => "scanning",

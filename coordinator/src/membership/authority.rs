@@ -111,7 +111,7 @@ pub async fn found(
         intent: NodeIntent::Active,
         joined_ms: founder.now_ms,
     };
-    let map = change(metadata, |map| with_node(map, &record)).await?;
+    let map = change(metadata, founder.now_ms, |map| with_node(map, &record)).await?;
     let identity = identity_in(&map, NodeId::FIRST)?;
     let request = CertificateRequest::from_der(&founder.key.request()?)?;
     let certificate = authority.signing.sign(&request, &identity, founder.now_ms)?;

@@ -20,6 +20,7 @@ mod tests;
 pub use authority::{Authority, Founder, NewToken, create_token, ensure_authority, found};
 pub use client::{Announcement, JoinOptions, Joined, StrangerDial, announce, fetch_cluster_map, join, renew};
 pub use error::MembershipError;
-pub use nodes::{NodeRefusal, removed_nodes, set_intent};
+pub(crate) use nodes::with_intent;
+pub use nodes::{NodeRefusal, removed_nodes};
 pub use renewals::{KeepCredentials, Renewals};
 pub use service::MembershipService;

@@ -5,7 +5,7 @@
 //! (`the_last_coordinator_cannot_be_removed`).
 
 use super::error::MembershipError;
-use crate::metadata::{BackendRecord, ClusterMap, Metadata, MetadataError};
+use crate::metadata::{BackendRecord, ClusterMap, Metadata, MetadataError, note_change};
 use holdfast_proto::admin::BackendIntent;
 use holdfast_proto::cluster::{NodeAddresses, NodeIntent, NodeRecord, Role};
 use holdfast_proto::{BackendId, Epoch, ErrorKind, NodeId};
@@ -157,12 +157,17 @@ fn free_name(map: &ClusterMap) -> String {
     format!("d{}", last.saturating_add(1))
 }
 
-/// Notes what the operator wants of a node.
-pub(super) fn with_intent(map: &ClusterMap, node: NodeId, intent: NodeIntent) -> Change {
+/// Notes what the operator wants of a node; `None` if that is noted already. Whether a promise would break by it is not
+/// judged here.
+pub(crate) fn with_intent(
+    map: &ClusterMap,
+    node: NodeId,
+    intent: NodeIntent,
+) -> Result<Option<ClusterMap>, NodeRefusal> {
     let found = match member(map, node) {
         Ok(record) => record.intent,
         Err(NodeRefusal::Removed { .. }) if intent == NodeIntent::Removed => return Ok(None),
-        Err(refusal) => return Err(refusal.into()),
+        Err(refusal) => return Err(refusal),
     };
     if found == intent {
         return Ok(None);
@@ -170,7 +175,7 @@ pub(super) fn with_intent(map: &ClusterMap, node: NodeId, intent: NodeIntent) ->
     let stays = |record: &&NodeRecord| record.id != node && record.intent != NodeIntent::Removed;
     let is_led = map.nodes.iter().filter(stays).any(|record| record.roles.has(Role::Coordinator));
     if intent == NodeIntent::Removed && !is_led {
-        return Err(NodeRefusal::LastCoordinator { node }.into());
+        return Err(NodeRefusal::LastCoordinator { node });
     }
     let mut next = map.clone();
     for record in next.nodes.iter_mut().filter(|record| record.id == node) {
@@ -179,19 +184,11 @@ pub(super) fn with_intent(map: &ClusterMap, node: NodeId, intent: NodeIntent) ->
     Ok(Some(next))
 }
 
-/// Sets what the operator wants of a node. Whether a promise would break by it is not judged here.
-pub async fn set_intent(
-    metadata: &dyn Metadata,
-    node: NodeId,
-    intent: NodeIntent,
-) -> Result<ClusterMap, MembershipError> {
-    change(metadata, |map| with_intent(map, node, intent)).await
-}
-
 /// Applies `make` to the newest map and stores the result, again if somebody else was first. Returns the map as it is
 /// afterwards. May be dropped midway: the map is changed or not.
 pub(super) async fn change(
     metadata: &dyn Metadata,
+    now_ms: u64,
     make: impl Fn(&ClusterMap) -> Change + Send + Sync,
 ) -> Result<ClusterMap, MembershipError> {
     for attempt in 0..TRIES_MAX {
@@ -199,6 +196,7 @@ pub(super) async fn change(
         let Some(mut next) = make(&map)? else { return Ok(map) };
         let expected = map.table.epoch;
         next.table.epoch = Epoch(expected.0 + 1);
+        note_change(&map, &mut next, now_ms);
         match metadata.cluster_map_set(expected, next.clone()).await {
             Ok(()) => return Ok(next),
             Err(MetadataError::StaleEpoch { .. }) => tokio::time::sleep(RETRY_WAIT * (1 << attempt)).await,
@@ -259,7 +257,7 @@ mod tests {
         assert_eq!(back.unwrap_err(), removed);
         assert_eq!(with_announcement(&gone, NodeId(2), &NodeAddresses::default(), &[]).unwrap_err(), removed);
         for intent in [NodeIntent::Active, NodeIntent::Draining, NodeIntent::Drained] {
-            assert_eq!(with_intent(&gone, NodeId(2), intent).unwrap_err(), removed);
+            assert_eq!(MembershipError::from(with_intent(&gone, NodeId(2), intent).unwrap_err()), removed);
         }
         assert_eq!(with_intent(&gone, NodeId(2), NodeIntent::Removed).unwrap(), None);
         assert_eq!(removed_nodes(&gone), BTreeSet::from([NodeId(2)]));
@@ -268,7 +266,7 @@ mod tests {
     #[test]
     fn the_last_coordinator_cannot_be_removed() {
         let storage = Roles::only(Role::Storage);
-        let last: MembershipError = NodeRefusal::LastCoordinator { node: NodeId(1) }.into();
+        let last = NodeRefusal::LastCoordinator { node: NodeId(1) };
         let cases = [
             (vec![], Err(last.clone())),
             (vec![node(2, storage, NodeIntent::Active)], Err(last.clone())),
@@ -282,7 +280,7 @@ mod tests {
             assert_eq!(found.map(|next| assert!(next.is_some())), expected);
         }
         let unknown = with_intent(&map(Vec::new()), NodeId(1), NodeIntent::Active).unwrap_err();
-        assert_eq!(unknown, NodeRefusal::NoSuchNode { node: NodeId(1) }.into());
+        assert_eq!(unknown, NodeRefusal::NoSuchNode { node: NodeId(1) });
     }
 
     fn fresh_beyond() -> Announced {

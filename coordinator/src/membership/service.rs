@@ -172,7 +172,7 @@ impl MembershipService {
             intent: NodeIntent::Active,
             joined_ms: used.used_ms,
         };
-        let map = change(self.metadata.as_ref(), |map| with_node(map, &record)).await?;
+        let map = change(self.metadata.as_ref(), now_ms, |map| with_node(map, &record)).await?;
         // As of when the token was used: asked again, the very same certificate is given.
         let granted = self.grant(&map, used.node, &asking.request, used.used_ms).await?;
         tracing::info!(node = %used.node, roles = %record.roles, region = ?record.region, zone = ?record.zone, "a node joined");
@@ -241,7 +241,7 @@ impl MembershipService {
         if skew_ms > CLOCK_SLACK_MS {
             tracing::warn!(node = %caller.node, skew_ms, "a node's clock differs from ours");
         }
-        let map = change(self.metadata.as_ref(), |map| {
+        let map = change(self.metadata.as_ref(), now_ms, |map| {
             if map.cluster != caller.cluster {
                 return Err(TrustError::ForeignCluster { expected: map.cluster, found: caller.cluster }.into());
             }

@@ -1,5 +1,6 @@
 //! Membership as a whole: real metadata on files, real certificates, calls handed over in process.
 
+use super::nodes::change;
 use super::*;
 use crate::metadata::{ClusterMap, MembershipMetadata, Metadata, MetadataOptions, MetadataStore};
 use async_trait::async_trait;
@@ -82,6 +83,11 @@ impl World {
             now_ms: self.now_ms(),
         };
         create_token(self.metadata.as_ref(), new).await.unwrap()
+    }
+
+    async fn remove(&self, node: NodeId) {
+        let without = |map: &ClusterMap| Ok(with_intent(map, node, NodeIntent::Removed)?);
+        change(self.metadata.as_ref(), 1, without).await.unwrap();
     }
 
     async fn map(&self) -> ClusterMap {
@@ -270,7 +276,7 @@ async fn a_lost_answer_is_given_again_and_only_to_the_same_key() {
     assert_eq!(first.map, again.map);
     let other = world.join(1, &token, 21).await.unwrap_err();
     assert!(matches!(other, MembershipError::Refused { cause: RefusalCause::TokenUsed, .. }), "{other}");
-    set_intent(world.metadata.as_ref(), first.credentials.identity().node, NodeIntent::Removed).await.unwrap();
+    world.remove(first.credentials.identity().node).await;
     let removed = world.join(0, &token, 20).await.unwrap_err();
     assert!(matches!(removed, MembershipError::Refused { cause: RefusalCause::NodeRemoved, .. }), "{removed}");
 }
@@ -379,7 +385,7 @@ async fn a_certificate_says_what_the_map_says() {
         Err(MembershipError::Refused { cause, .. }) => cause,
         other => panic!("{other:?}"),
     };
-    set_intent(world.metadata.as_ref(), old.identity().node, NodeIntent::Removed).await.unwrap();
+    world.remove(old.identity().node).await;
     assert_eq!(cause(renew(&transport, NodeId(1), &old).await), RefusalCause::NodeRemoved);
     let unknown = NodeIdentity { node: NodeId(99), ..old.identity().clone() };
     assert_eq!(cause(renew(&world.node(&unknown), NodeId(1), &old).await), RefusalCause::NoSuchNode);

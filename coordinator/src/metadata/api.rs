@@ -3,6 +3,7 @@
 //! Every mutating call returns only when its effect is on stable storage and visible to every later read. Every read
 //! is linearizable. Calls may be retried: a retry of a call that had succeeded gives the same answer.
 
+use super::map_change::MapChange;
 use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_placement::{Promise, Proof};
@@ -410,13 +411,41 @@ pub struct ClusterMap {
     /// That the table's targets keep the promise, as found when they were planned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Proof>,
+    /// What an operator holds back.
+    #[serde(default, skip_serializing_if = "Holds::is_nothing")]
+    pub held: Holds,
+    /// What the change was that made this map.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<MapChange>,
+}
+
+/// What an operator holds back until it is resumed. Part of the map, so that it outlives restarts and leaders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holds {
+    /// No repair begins.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repair: bool,
+    /// No healthy shard is moved.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub moves: bool,
+    /// No layout is planned but for what is lost, or was ordered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub planning: bool,
+}
+
+impl Holds {
+    /// Whether nothing is held back.
+    pub fn is_nothing(&self) -> bool {
+        !self.repair && !self.moves && !self.planning
+    }
 }
 
 impl ClusterMap {
     /// A map without nodes and backends, that was told no promise.
     pub fn new(cluster: ClusterId, table: PgTable) -> Self {
         let (nodes, backends, promise) = (Vec::new(), Vec::new(), Promise::default());
-        Self { cluster, nodes, backends, table, promise, is_promise_chosen: false, proof: None }
+        let (proof, held, change) = (None, Holds::default(), None);
+        Self { cluster, nodes, backends, table, promise, is_promise_chosen: false, proof, held, change }
     }
 }
 
@@ -429,6 +458,10 @@ pub trait Metadata: Send + Sync + 'static {
     /// Replaces the map if its table's epoch is still `expected` (0 before the first). The new epoch must be
     /// `expected + 1`.
     async fn cluster_map_set(&self, expected: Epoch, map: ClusterMap) -> MetadataResult<()>;
+    /// The last changes of the map, newest first; of those only that told what they were.
+    async fn map_history(&self) -> MetadataResult<Vec<MapChange>> {
+        Ok(Vec::new())
+    }
 
     // --- root group: access keys
     /// A key, from memory: on the path of every request, so it does not wait.

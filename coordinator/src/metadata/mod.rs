@@ -18,6 +18,7 @@ mod keys;
 mod kv;
 mod listing;
 mod log_store;
+mod map_change;
 mod membership_api;
 mod membership_commands;
 mod network;
@@ -38,6 +39,7 @@ mod wire;
 mod wire_answer;
 
 pub use api::*;
+pub use map_change::{MapChange, note_change};
 pub use membership_api::{MembershipMetadata, RedeemToken};
 pub use runtime::seed_thread;
 pub use service::ConsensusService;

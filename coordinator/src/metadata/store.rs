@@ -12,6 +12,7 @@ use super::groups::Groups;
 use super::keys;
 use super::kv::KvResult;
 use super::log_store::LogDatabase;
+use super::map_change::MapChange;
 use super::network::NoPeers;
 use super::query::{Found, Query};
 use super::raft_machine::{RootCache, state_error};
@@ -252,10 +253,23 @@ impl MetadataStore {
         }
     }
 
-    /// Who votes in the root group, as this node sees it.
-    pub fn root_voters(&self) -> BTreeSet<NodeId> {
-        let members = self.inner.groups.get(ROOT).map(|root| root.members());
-        members.into_iter().flat_map(|members| members.voters).map(NodeId).collect()
+    /// Who votes in each group (0 is the root group): from the group itself where this node leads it, else as its leader
+    /// has told the root group, else as this node's copy of the group has it.
+    pub fn voters(&self) -> BTreeMap<u32, BTreeSet<NodeId>> {
+        let told: BTreeMap<u32, Vec<u64>> =
+            self.inner.cache.read().ranges.values().map(|record| (record.range, record.members.clone())).collect();
+        let mut voters: BTreeMap<u32, BTreeSet<NodeId>> = BTreeMap::new();
+        for group in self.inner.groups.all() {
+            let members = group.members();
+            let is_told = told.get(&group.number()).is_some_and(|told| !told.is_empty());
+            if members.is_leader || !is_told {
+                voters.insert(group.number(), members.voters.into_iter().map(NodeId).collect());
+            }
+        }
+        for (range, members) in told.into_iter().filter(|(_, members)| !members.is_empty()) {
+            voters.entry(range).or_insert_with(|| members.into_iter().map(NodeId).collect());
+        }
+        voters
     }
 
     /// How far this node's copy of the root group has got, as an index of its log. While it stays the same, so does what
@@ -376,6 +390,10 @@ fn check_key(key: &str) -> MetadataResult<()> {
 impl Metadata for MetadataStore {
     async fn cluster_map(&self) -> MetadataResult<Option<ClusterMap>> {
         self.read_root(state::cluster_map_row).await
+    }
+
+    async fn map_history(&self) -> MetadataResult<Vec<MapChange>> {
+        self.read_root(state::change_rows).await
     }
 
     async fn cluster_map_set(&self, expected: Epoch, map: ClusterMap) -> MetadataResult<()> {

@@ -103,8 +103,9 @@ impl RepairQueue {
         debug_assert_eq!(self.ready.len(), self.items.len(), "index and items tell the same");
     }
 
-    /// The most endangered segment, oldest first among equals; failures whose time has come take part.
-    pub fn pop(&mut self, now_ms: u64) -> Option<WorkItem> {
+    /// The most endangered segment of those with at most `margin_max`, oldest first among equals; failures whose time has
+    /// come take part.
+    pub fn pop(&mut self, now_ms: u64, margin_max: i32) -> Option<WorkItem> {
         while let Some(&(due_ms, segment)) = self.due.first() {
             if due_ms > now_ms {
                 break;
@@ -114,7 +115,11 @@ impl RepairQueue {
                 self.insert(waiting.item);
             }
         }
-        let (_, segment) = self.ready.pop_first()?;
+        let (margin, segment) = *self.ready.first()?;
+        if margin > margin_max {
+            return None;
+        }
+        self.ready.remove(&(margin, segment));
         self.items.remove(&segment)
     }
 
@@ -220,7 +225,7 @@ mod tests {
         WorkItem { segment: SegmentId::from_parts(ms, [0; 10]), margin, segment_bytes: 1, ..WorkItem::default() }
     }
     fn drain(queue: &mut RepairQueue, now_ms: u64) -> Vec<(u64, i32)> {
-        std::iter::from_fn(|| queue.pop(now_ms)).map(|i| (i.segment.unix_ms(), i.margin)).collect()
+        std::iter::from_fn(|| queue.pop(now_ms, i32::MAX)).map(|i| (i.segment.unix_ms(), i.margin)).collect()
     }
 
     #[test]
@@ -249,10 +254,10 @@ mod tests {
         queue.add(item(1, 0));
         let mut now = 0;
         let mut waits = Vec::new();
-        while let Some(work) = queue.pop(now) {
+        while let Some(work) = queue.pop(now, i32::MAX) {
             queue.fail(work, "no luck".into(), now);
             let Some(due) = queue.next_due_ms() else { break };
-            assert_eq!(queue.pop(due - 1), None);
+            assert_eq!(queue.pop(due - 1, i32::MAX), None);
             waits.push(due - now);
             now = due;
         }
@@ -263,7 +268,7 @@ mod tests {
         // An inventory finds it again: it stays given up until something changes.
         queue.begin_inventory();
         queue.add(item(1, 0));
-        assert_eq!(queue.pop(now), None);
+        assert_eq!(queue.pop(now, i32::MAX), None);
         queue.forgive();
         assert_eq!(drain(&mut queue, now), [(1, 0)]);
     }
@@ -276,15 +281,37 @@ mod tests {
         queue.begin_inventory();
         queue.add(WorkItem { bytes_to_write: 7, ..item(1, 1) });
         assert_eq!(queue.suspects(SegmentId::from_parts(1, [0; 10])), 1);
-        let work = queue.pop(0).unwrap();
+        let work = queue.pop(0, i32::MAX).unwrap();
         assert_eq!((work.suspects, work.margin, work.bytes_to_write), (1, 1, 7));
-        assert_eq!(queue.pop(0), None);
+        assert_eq!(queue.pop(0, i32::MAX), None);
         queue.fail(work, "x".into(), 0);
         queue.add(WorkItem { suspects: 1, ..item(1, 1) });
-        assert_eq!(queue.pop(0), None, "the same report again is no news");
+        assert_eq!(queue.pop(0, i32::MAX), None, "the same report again is no news");
         queue.add(WorkItem { suspects: 2, ..item(1, 1) });
-        let work = queue.pop(0).unwrap();
+        let work = queue.pop(0, i32::MAX).unwrap();
         assert_eq!((work.suspects, work.attempts), (3, 0));
+    }
+
+    #[test]
+    fn what_is_only_to_be_moved_waits_while_moves_are_held() {
+        let mut queue = RepairQueue::new(10);
+        let item = |number: u64, margin| WorkItem {
+            segment: SegmentId::from_parts(number, [0; 10]),
+            margin,
+            ..WorkItem::default()
+        };
+        queue.add(item(1, 2));
+        queue.add(item(2, 1));
+        assert_eq!(queue.pop(0, 1).map(|work| work.margin), Some(1));
+        assert_eq!(queue.pop(0, 1), None);
+        queue.fail(item(3, 2), "x".to_owned(), 0);
+        let due = queue.next_due_ms().unwrap();
+        assert_eq!(
+            (queue.pop(due, 1), queue.next_due_ms(), queue.ready_count()),
+            (None, None, 2),
+            "it waits in the queue"
+        );
+        assert_eq!(queue.pop(due, i32::MAX).map(|work| work.margin), Some(2));
     }
 
     proptest! {
@@ -295,8 +322,8 @@ mod tests {
             for (op, ms, margin, suspects) in ops {
                 match op {
                     0 | 1 => queue.add(WorkItem { suspects, ..item(ms, margin) }),
-                    2 => if let Some(work) = queue.pop(now) { queue.fail(work, String::new(), now) },
-                    3 => if let Some(work) = queue.pop(now) { queue.postpone(work, now) },
+                    2 => if let Some(work) = queue.pop(now, i32::MAX) { queue.fail(work, String::new(), now) },
+                    3 => if let Some(work) = queue.pop(now, i32::MAX) { queue.postpone(work, now) },
                     _ => { queue.begin_inventory(); now += 7_000; }
                 }
                 prop_assert!(queue.ready_count() <= 6);
@@ -307,7 +334,7 @@ mod tests {
             }
             queue.forgive();
             let mut popped = Vec::new();
-            while let Some(work) = queue.pop(now) { popped.push((work.margin, work.segment)); }
+            while let Some(work) = queue.pop(now, i32::MAX) { popped.push((work.margin, work.segment)); }
             prop_assert!(popped.is_sorted(), "{popped:?}");
             let distinct: BTreeSet<_> = popped.iter().map(|(_, id)| *id).collect();
             prop_assert_eq!(distinct.len(), popped.len());

@@ -138,6 +138,8 @@ mod tests {
             promise: Default::default(),
             is_promise_chosen: false,
             proof: None,
+            held: Default::default(),
+            change: None,
         }
     }
 

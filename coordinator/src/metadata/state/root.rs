@@ -3,6 +3,7 @@
 use super::super::api::{ClusterMap, MetadataError};
 use super::super::command::{BucketCreate, BucketFence, BucketRemove, BucketTags, BucketVersioning, MapSet, Reply};
 use super::super::kv::{Family, KvResult, KvView, Scan};
+use super::super::map_change::MapChange;
 use super::{Apply, Step, decode, invalid, read_u64};
 use holdfast_proto::Epoch;
 use holdfast_proto::manifest::{AccessKey, Bucket, Versioning};
@@ -12,6 +13,17 @@ const MAP: &[u8] = b"map";
 const NEXT_BUCKET: &[u8] = b"next-bucket";
 const BUCKETS: &[u8] = b"bucket/";
 const KEYS: &[u8] = b"key/";
+const CHANGES: &[u8] = b"change/";
+
+/// Changes of the map that are remembered: a few months of a cluster that is at rest, a day of one that is not. Applied on
+/// every replica alike, so it never gets another value.
+const CHANGES_KEPT: u64 = 256;
+/// One that says more is not remembered: nobody would read it.
+const CHANGE_BYTES_MAX: usize = 4096;
+
+fn change_row(epoch: u64) -> Vec<u8> {
+    [CHANGES, &epoch.to_be_bytes()].concat()
+}
 
 fn row(prefix: &[u8], name: &str) -> Vec<u8> {
     [prefix, name.as_bytes()].concat()
@@ -35,7 +47,20 @@ impl<V: KvView> Apply<'_, V> {
             return Err(invalid(format!("epoch {} after {expected}", map.table.epoch)));
         }
         self.batch.put(Family::Root, MAP.to_vec(), command.map.to_vec());
+        self.remember_change(&map);
         Ok(Reply::Done)
+    }
+
+    /// Keeps what the map says of its own change, and forgets the oldest.
+    fn remember_change(&mut self, map: &ClusterMap) {
+        let bytes = map.change.as_ref().and_then(|change| serde_json::to_vec(change).ok());
+        let epoch = map.table.epoch.0;
+        if let Some(bytes) = bytes.filter(|bytes| bytes.len() <= CHANGE_BYTES_MAX) {
+            self.batch.put(Family::Root, change_row(epoch), bytes);
+        }
+        if let Some(old) = epoch.checked_sub(CHANGES_KEPT) {
+            self.batch.delete(Family::Root, change_row(old));
+        }
     }
 
     pub(super) fn key_create(&mut self, key: &AccessKey) -> Step<Reply> {
@@ -127,6 +152,21 @@ pub(in super::super) fn cluster_map_row<V: KvView>(view: &V) -> KvResult<Option<
     serde_json::from_slice(&stored)
         .map(Some)
         .map_err(|e| super::KvError { reason: format!("damaged cluster map: {e}") })
+}
+
+/// The remembered changes of the map, newest first.
+pub(in super::super) fn change_rows<V: KvView>(view: &V) -> KvResult<Vec<MapChange>> {
+    let mut found = Vec::new();
+    view.scan(Family::Root, CHANGES, &mut |key, value, _| {
+        if !key.starts_with(CHANGES) {
+            return Ok(Scan::Stop);
+        }
+        let damaged = |e| super::KvError { reason: format!("damaged change of the cluster map: {e}") };
+        found.push(serde_json::from_slice(value).map_err(damaged)?);
+        Ok(Scan::Next)
+    })?;
+    found.reverse();
+    Ok(found)
 }
 
 /// All buckets by name.
