@@ -624,7 +624,12 @@ impl Metadata for MetadataStore {
     }
 
     fn thin_groups(&self) -> Vec<ThinGroup> {
-        self.inner.thin_groups()
+        let (of_root, of_range) = self.inner.wanted_voters();
+        let thin = |(group, voters): (u32, BTreeSet<NodeId>)| {
+            let (voters, wanted) = (voters.len(), if group == ROOT { of_root } else { of_range });
+            (voters < wanted).then_some(ThinGroup { group, voters, wanted })
+        };
+        self.voters().into_iter().filter_map(thin).collect()
     }
 
     async fn shutdown(&self) -> MetadataResult<()> {

@@ -20,6 +20,8 @@ use tokio::time::{Instant, sleep};
 
 /// Placement groups: few, so that an inventory costs little.
 const PG_COUNT: u32 = 8;
+/// The metadata group that knows buckets and the cluster map.
+const ROOT: u32 = 0;
 /// Longest a cluster may take to come up.
 const UP_WITHIN: Duration = Duration::from_secs(180);
 
@@ -124,7 +126,9 @@ impl Cluster {
         loop {
             let up = self.coordinators();
             let is_up = up.len() as u64 == self.shape.coordinators;
-            if is_up && up.iter().all(|parts| parts.store.root_voters().len() == wanted) {
+            if is_up
+                && up.iter().all(|parts| parts.store.voters().get(&ROOT).is_some_and(|voters| voters.len() == wanted))
+            {
                 return Ok(());
             }
             ensure!(begun.elapsed() < UP_WITHIN, "{} coordinators are up after {UP_WITHIN:?}", up.len());

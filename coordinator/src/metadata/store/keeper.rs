@@ -3,7 +3,7 @@
 //!
 //! Touches the world: tokio's clock.
 
-use super::super::api::{ClusterMap, ThinGroup};
+use super::super::api::ClusterMap;
 use super::super::command::{Kind, RangeMembers};
 use super::super::consensus::{Consensus, MemberChange};
 use super::super::group::Group;
@@ -157,21 +157,12 @@ impl Inner {
         coordinators.map(candidate).collect()
     }
 
-    /// See [`super::super::api::Metadata::thin_groups`].
-    pub(super) fn thin_groups(&self) -> Vec<ThinGroup> {
+    /// How many voters the root group and each range should have, as many coordinators as there are.
+    pub(super) fn wanted_voters(&self) -> (usize, usize) {
         let map = self.map_here();
         let staying = self.candidates(map.as_ref()).iter().filter(|candidate| candidate.is_staying).count();
         let of_range = range_voters_max(&map.map(|map| map.promise).unwrap_or_default());
-        let of_root = self.groups.get(ROOT).map(|root| (ROOT, root.members().voters.len(), VOTERS_MAX));
-        // A range that has told nothing has the one member it began with.
-        let ranges: BTreeMap<u32, usize> =
-            self.cache.read().ranges.values().map(|record| (record.range, record.members.len().max(1))).collect();
-        let of_ranges = ranges.into_iter().map(|(range, voters)| (range, voters, of_range));
-        let thin = |(group, voters, voters_max): (u32, usize, usize)| {
-            let wanted = voter_count(staying, voters_max);
-            (voters < wanted).then_some(ThinGroup { group, voters, wanted })
-        };
-        of_root.into_iter().chain(of_ranges).filter_map(thin).collect()
+        (voter_count(staying, VOTERS_MAX), voter_count(staying, of_range))
     }
 
     /// The cluster map as this node's copy of the root group has it.
