@@ -83,8 +83,7 @@ fn add_a_node() {
     let objects = Objects::put(&second, 20);
     let mut page = Runbook::open("add-a-node");
     let printed = page.run(&third, "token create --zone d", &[], &[0]);
-    let token =
-        printed.split_whitespace().find(|word| word.len() > 60).unwrap_or_else(|| panic!("no token: {printed}"));
+    let token = token_in(&printed);
     let address = cluster_address();
     let command = page.next(
         "server --data-dir DIR --zone d --cluster-listen HOST --join TOKEN",
@@ -113,6 +112,51 @@ fn add_a_node() {
 }
 
 #[test]
+fn a_node_is_gone() {
+    let first = Server::start_with(&["--zone", "a", "--cluster-listen", &cluster_address()]);
+    let (mut second, third) = (join(&first, "b"), join(&first, "c"));
+    wait_for(&second, &["status"], "the promise over three zones", |status| status["promise"] == "zone:1");
+    third.wait_healthy(LIMIT);
+    let objects = Objects::put(&second, 20);
+    second.kill();
+    let mut page = Runbook::open("a-node-is-gone");
+    let is_missed = |nodes: &serde_json::Value| {
+        nodes.as_array().expect("a list of nodes").iter().any(|node| node["name"] == "n2" && node["state"] == "lost")
+    };
+    wait_for(&third, &["node", "list"], "n2 is missed", is_missed);
+    assert!(page.run(&third, "node list", &[], &[0]).contains("lost"));
+    page.run(&third, "status", &[], &[3, 4]);
+    let printed = page.run(&first, "token create --zone b", &[], &[0]);
+    let address = cluster_address();
+    let command = page.next(
+        "server --data-dir DIR --zone b --cluster-listen HOST --join TOKEN",
+        &[("HOST", &address), ("TOKEN", token_in(&printed))],
+    );
+    let fourth = Server::start_with(&command.iter().skip(3).map(String::as_str).collect::<Vec<_>>());
+    let is_up = |nodes: &serde_json::Value| {
+        let nodes = nodes.as_array().expect("a list of nodes");
+        nodes.iter().any(|node| node["name"] == "n4" && node["state"] == "up" && node["backends"] == 6)
+    };
+    wait_for(&first, &["node", "list"], "n4 is up with its backends", is_up);
+    assert!(page.run(&first, "node list", &[], &[0]).contains("n4"));
+    page.run(&first, "node replace n2 --with n4 --plan", &[], &[0]);
+    page.run(&first, "node replace n2 --with n4", &[], &[0]);
+    page.run(&first, "repair start --wait", &[], &[0]);
+    third.wait_healthy(LIMIT);
+    page.run(&first, "status", &[], &[0]);
+    page.assert_done();
+    objects.assert_there(&fourth, "through the new node");
+    // As good as before: another node may go.
+    drop(third);
+    objects.assert_there(&fourth, "another node is gone");
+}
+
+/// The token among what was printed.
+fn token_in(printed: &str) -> &str {
+    printed.split_whitespace().find(|word| word.len() > 60).unwrap_or_else(|| panic!("no token: {printed}"))
+}
+
+#[test]
 fn rolling_restart() {
     let first = Server::start_with(&["--zone", "a", "--cluster-listen", &cluster_address()]);
     let (second, third) = (join(&first, "b"), join(&first, "c"));
@@ -125,6 +169,8 @@ fn rolling_restart() {
     for at in 0..servers.len() {
         let other = (at + 1) % servers.len();
         page.run(&servers[other], "status", &[], &[0]);
+        let name = format!("n{}", at + 1);
+        page.run(&servers[other], "node safe-to-stop n2", &[("n2", &name)], &[0]);
         assert!(servers[at].terminate().success());
         objects.add(&servers[other], 10);
         page.next("server --data-dir DIR", &[]);
