@@ -6,6 +6,9 @@ use md5::{Digest, Md5};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 
+/// From so many bytes on no two writes are alike, nor their ETags. Shorter ones but the empty are not written.
+pub const UNIQUE_BYTES_MIN: u64 = 8;
+
 /// Every write that was ever sent: its length and ETag.
 #[derive(Default)]
 pub struct Written {
@@ -62,9 +65,10 @@ impl Written {
 pub fn body(value: Value, length: u64) -> Bytes {
     let length = usize::try_from(length).unwrap_or(0);
     let mut bytes = Vec::with_capacity(length + 8);
-    let mut word = value.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    // An odd factor maps no two numbers to one, and only 0 to 0.
+    let mut word = value.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     while bytes.len() < length {
-        // xorshift64 (Marsaglia, 2003): never zero, and no two writes begin alike.
+        // xorshift64 (Marsaglia, 2003): maps no two words to one.
         word ^= word << 13;
         word ^= word >> 7;
         word ^= word << 17;
@@ -81,7 +85,7 @@ mod tests {
     #[test]
     fn writes_differ_and_are_found_by_their_etag() {
         let written = Written::default();
-        let lengths = [0, 1, 7, 8, 100, 100, 70_000];
+        let lengths = [0, 8, 8, 9, 100, 100, 70_000];
         let values: Vec<Value> = lengths.iter().map(|&length| written.add(length)).collect();
         for (&value, &length) in values.iter().zip(&lengths) {
             assert_eq!((written.length(value), body(value, length).len() as u64), (length, length));
@@ -89,6 +93,8 @@ mod tests {
             assert_eq!(found, (length > 0).then_some(value), "{length}");
         }
         assert_ne!(body(values[4], 100), body(values[5], 100));
+        let short: std::collections::BTreeSet<_> = (1..5000).map(|value| body(value, UNIQUE_BYTES_MIN)).collect();
+        assert_eq!(short.len(), 4999);
         assert!(!written.has(0) && !written.has(8) && written.has(7));
     }
 }

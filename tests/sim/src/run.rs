@@ -80,7 +80,8 @@ pub fn run(options: Options) -> Result<Report> {
 
 async fn simulate(options: Options) -> Report {
     let world = World::new(options.seed, options.is_told);
-    world.note(format_args!("begin {options:?}"));
+    let Options { seed, shape, safety, bug, .. } = options;
+    world.note(format_args!("seed {seed} {shape:?} {safety:?} {bug:?}"));
     let (keys, undecided) = match Cluster::start(options.shape, options.seed, options.bug, world.clone()).await {
         Ok(cluster) => phases(options, cluster, &world).await,
         Err(error) => {

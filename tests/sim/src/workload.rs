@@ -6,7 +6,7 @@
 use crate::bug::Bug;
 use crate::checks::Checks;
 use crate::cluster::Cluster;
-use crate::content::Written;
+use crate::content::{UNIQUE_BYTES_MIN, Written};
 use crate::linearizability::{Answer, Event, Operation, Value, Verdict, check};
 use crate::node::Parts;
 use crate::requests::{Outcome, Requests};
@@ -122,8 +122,8 @@ impl Workload {
         let world = self.world();
         let length = match world.pick(0..100) {
             0..5 => 0,
-            5..10 => 1,
-            10..30 => world.pick(2..2000),
+            5..10 => UNIQUE_BYTES_MIN,
+            10..30 => world.pick(UNIQUE_BYTES_MIN..2000),
             30..40 => world.pick(INLINE - 2..INLINE + 1),
             40..55 => world.pick(INLINE + 1..INLINE + 20),
             55..90 => world.pick(INLINE..40 << 10),

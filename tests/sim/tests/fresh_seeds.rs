@@ -14,7 +14,8 @@ const UNDECIDED_PERCENT: u64 = 5;
 /// Past the test harness, which keeps what is printed of tests that pass: the seeds are to be seen always.
 fn tell(line: &str) {
     use std::io::Write;
-    writeln!(std::io::stderr().lock(), "{line}").unwrap();
+    // Nobody listens: the test goes on.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 #[test]
