@@ -59,10 +59,10 @@ codes! {
     JoinRefused "HF1301" "The node cannot join the cluster.";
     MembershipRefused "HF1302" "The cluster's membership does not allow this, or the server belongs to no cluster.";
     NoSuchToken "HF1303" "No join token has this id.";
-    FaultRefused "HF1401" "A fault cannot be injected as asked, or a server was not started for faults.";
-    NoSuchFault "HF1402" "No fault of this id stands.";
     NoSuchNode "HF1304" "No node of the cluster has this name or number.";
     NodeRefused "HF1305" "The node cannot be drained, removed or replaced as things are.";
+    FaultRefused "HF1401" "A fault cannot be injected as asked, or a server was not started for faults.";
+    NoSuchFault "HF1402" "No fault of this id stands.";
     NoSuchBackend "HF2101" "No backend has this name or id.";
     BackendUnusable "HF2102" "The place cannot become a backend: not empty, not writable, or already one.";
     BackendRefused "HF2103" "The change would leave shards without a place of their own.";

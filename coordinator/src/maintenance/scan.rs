@@ -250,15 +250,13 @@ impl Scan<'_> {
         if let Some(bytes) = usize::try_from(shape.pg.0).ok().and_then(|pg| self.shard_bytes.get_mut(pg)) {
             *bytes += shape.shard_bytes;
         }
-        // One that is still being written is as its writer reports it, not as it looks halfway.
-        if !plan.is_settled() && self.may_be_written(shape.id) {
-            self.unsettled.insert(shape.pg);
-            self.margins.record(shape.full_margin(), shape.segment_bytes);
-            return;
-        }
         self.margins.record(plan.margin, shape.segment_bytes);
-        for (slot, backend) in &plan.deletes {
-            self.deletes.entry(*backend).or_default().push(shape.shard(*slot));
+        // One that a request may still be writing counts as it is, for its record is durable. But it is left alone: here, and
+        // by whoever takes it from the queue, until the request has ended.
+        if plan.is_settled() || !self.may_be_written(shape.id) {
+            for (slot, backend) in &plan.deletes {
+                self.deletes.entry(*backend).or_default().push(shape.shard(*slot));
+            }
         }
         if !plan.is_settled() {
             self.unsettled.insert(shape.pg);

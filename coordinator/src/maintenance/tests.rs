@@ -400,6 +400,8 @@ async fn a_write_that_was_acknowledged_degraded_is_completed_and_recorded() {
     world.metadata.segments.lock().get_mut(&id).unwrap().1.durable_slots = 0b11_0111;
     world.hints.send(DamageHint { shard, backend: world.place(shard) }).await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
+    world.maintenance.shared.request_inventory(shared::Doubt::None);
+    world.until_verdict(Verdict::Degraded).await;
     assert!(!world.node.holds_good(world.place(shard), shard), "left alone while it is being written");
     world.rebuilder.in_flight.lock().remove(&id);
     world.until("it is recorded", |w| w.metadata.segments.lock()[&id].1.durable_slots == 0b11_1111).await;
