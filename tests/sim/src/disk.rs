@@ -55,7 +55,7 @@ struct State {
 }
 
 enum Change {
-    Freed(TakenShard),
+    Freed(Box<TakenShard>),
     /// Only with a bug: reported as durable before it was.
     Written(ShardId),
 }
@@ -92,7 +92,7 @@ impl Disk {
         let Some((_, kept)) = &state.kept else { return };
         for change in undone {
             match change {
-                Change::Freed(shard) if self.world.chance(50) => kept.put_back(shard),
+                Change::Freed(shard) if self.world.chance(50) => kept.put_back(*shard),
                 Change::Written(shard) => drop(kept.take(shard)),
                 Change::Freed(_) => {}
             }
@@ -308,7 +308,7 @@ impl Backend for OpenDisk {
         let kept = self.enter().await?;
         for shard in shards {
             if let Some(taken) = kept.take(shard) {
-                self.remember(Change::Freed(taken));
+                self.remember(Change::Freed(Box::new(taken)));
             }
         }
         Ok(())

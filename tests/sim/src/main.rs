@@ -60,7 +60,7 @@ fn main() -> Result<ExitCode> {
     }
     let first = match arguments.seed {
         Some(seed) => seed,
-        None => u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs()).unwrap_or(0),
+        None => std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs(),
     };
     let begun = Instant::now();
     let mut sum = Sum::default();

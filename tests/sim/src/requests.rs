@@ -31,6 +31,9 @@ const STALE_FOR: Duration = Duration::from_secs(8);
 /// Keys of a page of a listing.
 const PAGE_KEYS: usize = 5;
 
+/// Only with a bug: what a coordinator read of each key, and when.
+pub type Remembered = BTreeMap<String, (Instant, Option<Value>)>;
+
 /// How a request ended.
 #[derive(Clone, Debug)]
 pub enum Outcome {
@@ -57,7 +60,7 @@ pub struct Requests {
     /// What is wrong with the coordinator.
     pub bug: Option<Bug>,
     /// Only with a bug: what was read, and when.
-    pub remembered: Arc<Mutex<BTreeMap<String, (Instant, Option<Value>)>>>,
+    pub remembered: Arc<Mutex<Remembered>>,
 }
 
 impl Requests {

@@ -9,13 +9,13 @@ use crate::cluster::Cluster;
 use crate::content::{UNIQUE_BYTES_MIN, Written};
 use crate::linearizability::{Answer, Event, Operation, Value, Verdict, check};
 use crate::node::Parts;
-use crate::requests::{Outcome, Requests};
+use crate::requests::{Outcome, Remembered, Requests};
 use crate::world::World;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Keys in use at a time.
@@ -38,10 +38,8 @@ pub struct Workload {
     bug: Option<Bug>,
     state: Mutex<State>,
     /// Only with a bug: what each coordinator remembers.
-    remembered: Mutex<BTreeMap<u64, Remembered>>,
+    remembered: Mutex<BTreeMap<u64, Arc<Mutex<Remembered>>>>,
 }
-
-type Remembered = Arc<Mutex<BTreeMap<String, (Instant, Option<Value>)>>>;
 
 #[derive(Default)]
 struct State {
