@@ -26,7 +26,7 @@ pub(crate) enum Command {
     /// Start a store on this machine.
     Server(Box<ServerArgs>),
     #[command(flatten)]
-    Admin(AdminCommand),
+    Admin(Box<AdminCommand>),
 }
 
 /// Flags of `holdfast server`. Each is also a key of the settings file (`data_dir`, `tls.cert`, ...) and a variable

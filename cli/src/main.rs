@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Server(arguments) => server::run(&arguments),
-        Command::Admin(command) => verbs::run(command),
+        Command::Admin(command) => verbs::run(*command),
     };
     match outcome {
         Ok(exit) => exit.into(),
