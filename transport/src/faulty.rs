@@ -128,20 +128,21 @@ impl Transport for FaultyTransport {
         first: Frame,
         mut options: CallOptions,
     ) -> Result<Box<dyn Channel>, TransportError> {
-        let is_exempt = matches!(rpc, Rpc::FaultSet | Rpc::CoordinatorFaultSet);
-        let Some(link) = self.faults.link(to).filter(|_| !is_exempt) else {
+        if matches!(rpc, Rpc::FaultSet | Rpc::CoordinatorFaultSet) {
             return self.inner.open(to, rpc, first, options).await;
-        };
+        }
         let deadline = Instant::now() + options.deadline;
-        link.meet_call(to, deadline).await?;
-        link.meet_bytes(first.head.len() + first.body_bytes(), deadline).await;
-        options.deadline = deadline.saturating_duration_since(Instant::now());
+        if let Some(link) = self.faults.link(to) {
+            link.meet_call(to, deadline).await?;
+            link.meet_bytes(first.head.len() + first.body_bytes(), deadline).await;
+            options.deadline = deadline.saturating_duration_since(Instant::now());
+        }
         let inner = self.inner.open(to, rpc, first, options).await?;
         Ok(Box::new(FaultyChannel { inner, faults: self.faults.clone(), to, deadline }))
     }
 }
 
-/// A call that was begun while there were faults on its link: what is sent later meets those that stand then.
+/// A call under way: what is sent later meets the faults that stand then, also those set after it was begun.
 struct FaultyChannel {
     inner: Box<dyn Channel>,
     faults: Arc<LinkFaults>,
@@ -238,6 +239,16 @@ mod tests {
         }
         pair.one.faults.set(BTreeMap::new());
         assert_eq!(call(&pair.one, TWO, Rpc::DataPing).await.0, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_was_begun_before_the_cut_is_cut_too() {
+        let pair = pair();
+        let options = CallOptions { deadline: 60 * SECOND, epoch: None, request_id: 0 };
+        let mut channel = pair.one.open(TWO, Rpc::ShardWrite, frame(1), options).await.unwrap();
+        channel.receive().await.unwrap().unwrap();
+        set(&pair.one, TWO, LinkPlan { is_cut: true, ..LinkPlan::default() });
+        assert_eq!(channel.send(frame(1)).await, Err(TransportError::Timeout { peer: TWO }));
     }
 
     #[tokio::test(start_paused = true)]

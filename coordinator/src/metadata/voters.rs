@@ -3,8 +3,9 @@
 //!
 //! Every coordinator has a copy of the root group; a range is on its voters. Voters are 1 of fewer than three
 //! coordinators (two would stop at the loss of either), else 3; 5 where there are as many, of the root group and of every
-//! range whose objects are to outlive the loss of two domains at once; spread over regions, then zones. Nobody is made a voter who has not caught up, no voter is dropped while its group would be left
-//! with less than a quorum of nodes that are heard of, and a voter that is silent is replaced only after a while.
+//! range whose objects are to outlive the loss of two domains at once; spread over regions, then zones. Nobody is made a
+//! voter who has not caught up, no voter is dropped while its group would be left with less than a quorum of nodes that are
+//! heard of, and a voter that is silent is replaced only after a while.
 
 use super::consensus::{MemberChange, Members};
 use holdfast_placement::{DomainKind, Promise, Scenario};
