@@ -6,13 +6,13 @@
 use super::MaintenanceResult;
 use super::error::MaintenanceError;
 use super::health;
-use super::layout_change::{candidates_for, change, layout_plan, references, replan};
+use super::layout_change::{candidates_for, change, layout_plan, references, replan, roles_of};
 use super::report::wait_for_inventory;
 use super::shared::{Doubt, Shared};
 use crate::membership::with_intent;
 use crate::metadata::{BackendRecord, ClusterMap, MapChange};
 use crate::rebalance::{Accepted, LeaveError, leaving, move_view, slots_of_node, stop_view};
-use holdfast_placement::undo_moves;
+use holdfast_placement::{CandidateRole, undo_moves};
 use holdfast_proto::admin::BackendIntent;
 use holdfast_proto::cluster::{NodeIntent, NodeRecord, Role};
 use holdfast_proto::layout_admin::{Mode, NodeDrain, NodeMoveView, NodeRemove, NodeReplace, StopView};
@@ -307,9 +307,13 @@ pub(super) async fn settle(shared: &Shared, epoch: Epoch, listed: &BTreeMap<Back
         }
         return;
     }
-    let reach = shared.reach();
+    let (reach, roles) = (shared.reach(), roles_of(shared));
     let is_left = |record: &BackendRecord| {
-        let holds = reach.can_read(record.id) && listed.get(&record.id).copied().unwrap_or(0) > 0;
+        // One that does not answer may hold what it took in for others, until it counts as lost.
+        let holds = match reach.can_read(record.id) {
+            true => listed.get(&record.id).copied().unwrap_or(0) > 0,
+            false => roles.get(&record.id) != Some(&CandidateRole::Lost),
+        };
         holds || references(&map, record.id) > 0
     };
     let draining = map.nodes.iter().filter(|node| node.intent == NodeIntent::Draining);

@@ -293,3 +293,19 @@ async fn another_takes_the_place_of_a_lost_node() {
     cluster.until("rebuilt on the new node", |c| c.is_at_rest() && is_forgotten(c)).await;
     assert!(cluster.backends("n5").iter().all(|id| cluster.node.count(*id) > 0));
 }
+
+/// It may hold what it took in for others, which no slot of the table tells.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draining_node_that_does_not_answer_is_not_called_drained() {
+    let cluster = cluster(3, 2, |fake, map| {
+        map.nodes.push(NodeRecord { intent: NodeIntent::Draining, ..node(4) });
+        map.backends.push(backend(7, 4));
+        assert_eq!(fake.attach("disk:/d7", "d7"), b(7));
+        fake.set_health(b(7), BackendHealth::Missing);
+    });
+    cluster.maintenance.cluster_verdict().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(cluster.record("n4").intent, NodeIntent::Draining);
+    cluster.set_health("n4", BackendHealth::Online);
+    cluster.until_drained("n4").await;
+}

@@ -2,8 +2,9 @@
 //!
 //! Verdict: **healthy** if every segment has its full margin (what its code survives, whichever shards are lost) and every
 //! metadata group its voters; **degraded** if one has less but every segment can still lose a shard; **promise broken** if
-//! some can lose none (the next loss breaks a read); **data lost** if what some has on backends that answer does not decode. Taken together from the last inventory and from the backends' health now, whichever
-//! is worse; doubt (an inventory that is missing or older than the last loss) counts as degraded.
+//! some can lose none (the next loss breaks a read); **data lost** if what some has on backends that answer does not decode.
+//! Taken together from the last inventory and from the backends' health now, whichever is worse; doubt (an inventory that is
+//! missing or older than the last loss) counts as degraded.
 
 use super::backend_admin::list;
 use super::error::MaintenanceError;
