@@ -146,6 +146,8 @@ pub(crate) struct ServerConfig {
     pub(crate) drain_timeout: Duration,
     /// Whether faults may be injected.
     pub(crate) allow_faults: bool,
+    /// Bytes after which a range of the metadata is cut in two, if set.
+    pub(crate) range_bytes_max: Option<u64>,
     pub(crate) objects: ObjectSettings,
     pub(crate) maintenance: MaintenanceSettings,
 }
@@ -182,6 +184,7 @@ impl ServerConfig {
                 settings.parsed("drain_seconds", u64::from_str)?.unwrap_or(DRAIN_SECONDS),
             ),
             allow_faults: settings.parsed("allow_faults", bool::from_str)?.unwrap_or(false),
+            range_bytes_max: settings.parsed("metadata.range_bytes_max", byte_size::parse)?,
             objects: ObjectSettings {
                 inline_bytes_max: settings.parsed("objects.inline_bytes_max", byte_size::parse)?,
                 write_buffer_bytes: settings.parsed("objects.write_buffer_bytes", byte_size::parse)?,

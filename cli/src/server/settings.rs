@@ -27,6 +27,7 @@ pub(crate) const NAMES: &[&str] = &[
     "cluster.role",
     "tls.cert",
     "tls.key",
+    "metadata.range_bytes_max",
     "objects.inline_bytes_max",
     "objects.write_buffer_bytes",
     "objects.read_buffer_bytes",

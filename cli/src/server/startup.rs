@@ -86,7 +86,7 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
         return Ok(node.running(admin, shutdown));
     }
 
-    let store = open_metadata(lock, &member, clock()).await?;
+    let store = open_metadata(lock, &member, config.range_bytes_max, clock()).await?;
     let metadata: Arc<dyn Metadata> = Arc::new(store.clone());
     let (node, map) = match member.is_first() {
         true => {
@@ -234,7 +234,12 @@ pub(crate) async fn start(config: ServerConfig, lock: &DataDirectory) -> Result<
 }
 
 /// The metadata of this node: its own, or fed by the cluster it joined.
-async fn open_metadata(lock: &DataDirectory, member: &Member, now_ms: u64) -> Result<MetadataStore, Failure> {
+async fn open_metadata(
+    lock: &DataDirectory,
+    member: &Member,
+    range_bytes_max: Option<u64>,
+    now_ms: u64,
+) -> Result<MetadataStore, Failure> {
     let files = MetadataFiles::Directory(lock.path().join("metadata"));
     let cluster = match &member.network {
         Some(network) => {
@@ -243,7 +248,8 @@ async fn open_metadata(lock: &DataDirectory, member: &Member, now_ms: u64) -> Re
         }
         None => ClusterId::from_parts(now_ms, rand::rng().random()),
     };
-    let options = NodeOptions { files, node: member.own(), cluster, transport: member.late.clone() };
+    let transport = member.late.clone();
+    let options = NodeOptions { files, node: member.own(), cluster, range_bytes_max, transport };
     let opened = match member.is_first() {
         true => MetadataStore::open_first(options).await,
         false => MetadataStore::join(options).await,

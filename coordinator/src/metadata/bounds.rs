@@ -41,6 +41,12 @@ impl Bounds {
         border >= &self.start[..] && (self.end.is_empty() || border < &self.end[..])
     }
 
+    /// Whether any border lies within both.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        let begins_before = |one: &Self, end: &[u8]| end.is_empty() || one.start < end;
+        begins_before(self, &other.end) && begins_before(other, &self.end)
+    }
+
     /// Whether a key lies within.
     pub(super) fn contains_key(&self, bucket: BucketId, key: &str) -> bool {
         self.is_everything() || self.contains(&keys::object(bucket, key))

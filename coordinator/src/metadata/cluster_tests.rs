@@ -22,6 +22,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
+mod links;
+mod moves;
+mod splits;
+
 const CLUSTER: ClusterId = ClusterId([9; 16]);
 
 /// Serves what is behind it now: a store is made after its transport.
@@ -44,6 +48,7 @@ struct Cluster {
     disks: BTreeMap<u64, Arc<SimulatedDisk>>,
     stores: BTreeMap<u64, MetadataStore>,
     records: Vec<NodeRecord>,
+    range_bytes_max: Option<u64>,
 }
 
 fn record(node: u64) -> NodeRecord {
@@ -62,11 +67,16 @@ fn record(node: u64) -> NodeRecord {
 impl Cluster {
     /// Node 1 makes the cluster, the others join; returns once voters are as they should be.
     async fn start(seed: u64, count: u64) -> Self {
+        Self::start_with(seed, count, None).await
+    }
+
+    async fn start_with(seed: u64, count: u64, range_bytes_max: Option<u64>) -> Self {
         seed_thread(seed);
         let network = LocalNetwork::new(LocalOptions { seed, ..LocalOptions::default() });
         let jitter = Duration::from_millis(2);
         network.set_every_link(LinkConditions { delay: Duration::from_millis(1), jitter, ..LinkConditions::default() });
-        let mut cluster = Self { network, disks: BTreeMap::new(), stores: BTreeMap::new(), records: Vec::new() };
+        let mut cluster =
+            Self { network, disks: BTreeMap::new(), stores: BTreeMap::new(), records: Vec::new(), range_bytes_max };
         for node in 1..=count {
             cluster.disks.insert(node, SimulatedDisk::new(Duration::from_millis(1)));
             cluster.records.push(record(node));
@@ -90,7 +100,8 @@ impl Cluster {
         let switch = Arc::new(Switch::default());
         let transport: Arc<dyn Transport> = Arc::new(self.network.join(identity, switch.clone()));
         let files = MetadataFiles::Simulated(self.disks[&node].clone());
-        let options = NodeOptions { files, node: NodeId(node), cluster: CLUSTER, transport };
+        let range_bytes_max = self.range_bytes_max;
+        let options = NodeOptions { files, node: NodeId(node), cluster: CLUSTER, range_bytes_max, transport };
         let store =
             if node == 1 { MetadataStore::open_first(options).await } else { MetadataStore::join(options).await };
         let store = store.unwrap();
@@ -329,56 +340,6 @@ async fn a_killed_leader_costs_three_seconds_and_nothing_acknowledged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_partitioned_minority_neither_writes_nor_reads_stale() {
-    let cluster = Cluster::start(3, 5).await;
-    let registers = Registers::make(&cluster.store(1), &["a", "b"]).await;
-    let leader = cluster.leader(1).unwrap();
-    let voters = cluster.voters(1);
-    let others: Vec<u64> = voters.iter().copied().filter(|node| *node != leader).collect();
-    let tasks = work(&cluster, &registers, &others);
-    let rest: Vec<NodeId> = (1..=5).filter(|node| *node != leader).map(NodeId).collect();
-    cluster.network.partition(&[NodeId(leader)], &rest);
-    let cut_off = cluster.store(leader);
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(20) {
-        let before = registers.seen("a");
-        if let Ok(Ok(found)) =
-            tokio::time::timeout(Duration::from_secs(2), value(&cut_off, registers.bucket, "a")).await
-        {
-            assert!(found >= before, "{found} was read on the side that is cut off, after {before}");
-        }
-        sleep(Duration::from_millis(100)).await;
-    }
-    cut_off.put_version(put(registers.bucket, "z", 1, None)).await.expect_err("nobody hears it");
-    assert!(finish(&registers, tasks).await > 100, "the majority goes on");
-    cluster.network.heal();
-    cluster.wait("one leader", |c| c.leader(1).is_some()).await;
-    assert_eq!(value(&cut_off, registers.bucket, "a").await.unwrap(), registers.seen("a"));
-    cluster.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_leader_that_is_heard_and_hears_nobody_gives_way() {
-    let cluster = Cluster::start(7, 3).await;
-    let bucket = BucketId(cluster.store(1).bucket_create("b", "o", 1).await.unwrap().id);
-    let deaf = cluster.leader(1).unwrap();
-    let others: Vec<u64> = (1..=3).filter(|node| *node != deaf).collect();
-    cluster.store(others[0]).put_version(put(bucket, "k", 1, None)).await.unwrap();
-    for &other in &others {
-        cluster.network.set_link(NodeId(other), NodeId(deaf), LinkConditions::CUT);
-    }
-    let begun = Instant::now();
-    cluster.store(others[0]).put_version(put(bucket, "k", 2, None)).await.unwrap();
-    // Three seconds until it knows, one until it looks, 2.4 until the others elect, and the election.
-    assert!(begun.elapsed() <= Duration::from_secs(9), "{:?}", begun.elapsed());
-    assert_eq!(value(&cluster.store(others[1]), bucket, "k").await.unwrap(), 2);
-    cluster.network.heal();
-    cluster.wait("one leader", |c| c.leader(1).is_some_and(|leader| leader != deaf)).await;
-    assert_eq!(value(&cluster.store(deaf), bucket, "k").await.unwrap(), 2);
-    cluster.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn all_nodes_cut_at_once_lose_nothing_acknowledged() {
     let mut cluster = Cluster::start(4, 3).await;
     let registers = Registers::make(&cluster.store(1), &["a", "b", "c"]).await;
@@ -501,88 +462,5 @@ async fn a_node_behind_the_log_is_sent_a_snapshot() {
     let (one, other) = (rows(&cluster.store(others[0])), rows(&cluster.store(away)));
     assert_eq!(one.len(), other.len());
     assert!(one == other, "the copy made from a snapshot is the copy made from the log");
-    cluster.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn ranges_split_under_writes_and_list_in_order() {
-    let cluster = Cluster::start(7, 3).await;
-    let names = ["a", "f", "m", "t"];
-    let registers = Registers::make(&cluster.store(1), &names).await;
-    let bucket = registers.bucket;
-    for number in 0..200u64 {
-        let key = format!("{}/{number:03}", names[number as usize % 4]);
-        let segment = Segment {
-            id: Bytes::copy_from_slice(&SegmentId::from_parts(number, [3; 10]).0),
-            segment_bytes: 8,
-            ..Segment::default()
-        };
-        let mut object = put(bucket, &key, 1_000 + number, None);
-        object.version.inline = Bytes::new();
-        object.version.segments = vec![segment];
-        cluster.store(1 + number % 3).put_version(object).await.unwrap();
-    }
-    let tasks = work(&cluster, &registers, &[1, 2, 3]);
-    let borders = ["f", "m", "m/050", "t", "a/100", "f/101", "t/151"];
-    for (at, border) in borders.iter().enumerate() {
-        cluster.store(1 + at as u64 % 3).split_at(bucket, border).await.unwrap();
-        sleep(Duration::from_secs(1)).await;
-    }
-    assert!(finish(&registers, tasks).await > 100);
-    assert_eq!(cluster.store(2).ranges().len(), borders.len() + 1);
-
-    for node in 1..=3 {
-        let store = cluster.store(node);
-        for limit in [1, 7, 1000] {
-            let mut keys = Vec::new();
-            let mut after = String::new();
-            loop {
-                let request = ListRequest { limit, after, ..ListRequest::default() };
-                let page = store.list(bucket, request).await.unwrap();
-                keys.extend(page.entries.into_iter().map(|entry| entry.key));
-                match page.next_after {
-                    Some(next) => after = next,
-                    None => break,
-                }
-            }
-            assert_eq!(keys.len(), 204, "pages of {limit}");
-            assert!(keys.is_sorted());
-        }
-        let rolled = ListRequest { limit: 1000, delimiter: "/".to_owned(), ..ListRequest::default() };
-        let page = store.list(bucket, rolled).await.unwrap();
-        assert_eq!(page.common_prefixes, ["a/", "f/", "m/", "t/"]);
-        let first = SegmentId::from_parts(0, [0; 10]);
-        let mut after = Some(first);
-        let mut found = Vec::new();
-        loop {
-            let part = store.segments(after, 33).await.unwrap();
-            let Some((_, last)) = part.last() else { break };
-            after = Some(last.segment_id());
-            found.extend(part.into_iter().map(|(_, segment)| segment.segment_id()));
-        }
-        assert_eq!(found, (0..200).map(|number| SegmentId::from_parts(number, [3; 10])).collect::<Vec<_>>());
-        let (owner, _) = store.segment_owner(SegmentId::from_parts(151, [3; 10])).await.unwrap().unwrap();
-        assert_eq!(owner.key, "t/151");
-    }
-    // What is deleted becomes garbage of its range, and all of it is found.
-    let versions = cluster.store(1).list(bucket, ListRequest { limit: 1000, ..ListRequest::default() }).await.unwrap();
-    for entry in &versions.entries {
-        let delete = DeleteVersion {
-            bucket,
-            key: entry.key.clone(),
-            selector: VersionSelector::Current,
-            versioning: Versioning::Unversioned,
-            marker: VersionId([8; 16]),
-            now_ms: 1,
-            owner: "o".to_owned(),
-            preconditions: Preconditions::default(),
-        };
-        cluster.store(2).delete_version(delete).await.unwrap();
-    }
-    let garbage = cluster.store(3).garbage(1000).await.unwrap();
-    assert_eq!(garbage.len(), 200);
-    cluster.store(1).garbage_done(garbage.iter().map(|g| g.sequence).collect()).await.unwrap();
-    assert_eq!(cluster.store(2).garbage(1000).await.unwrap(), []);
-    cluster.store(3).bucket_delete("registers").await.unwrap();
     cluster.stop().await;
 }

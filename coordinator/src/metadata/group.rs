@@ -5,10 +5,11 @@ use super::api::{MetadataError, MetadataResult};
 use super::command::{Command, Reply};
 use super::consensus::{Consensus, MemberChange, Members, Ordered};
 use super::log_store::{GroupLog, LogDatabase};
-use super::network::{Hush, Network};
+use super::network::{Hush, Lineage, Network};
 use super::raft_machine::{GroupState, StateMachine};
 use super::raft_types::{Proposal, SnapshotMeta, TypeConfig, Vote, index_of};
 use super::snapshot::{SnapshotSource, Staged};
+use super::splitting::Load;
 use async_trait::async_trait;
 use holdfast_transport::Transport;
 use openraft::async_runtime::{Instant, WatchReceiver};
@@ -61,6 +62,9 @@ pub(super) struct Group {
     state: Arc<GroupState>,
     /// A proposal ended without an answer: it may be in the log and not in the state.
     has_lost_answers: AtomicBool,
+    /// There is something of it here, be it in the log alone.
+    has_begun: AtomicBool,
+    load: Load,
     hush: Arc<Hush>,
 }
 
@@ -76,6 +80,7 @@ impl Group {
         let unavailable = |reason: String| MetadataError::Unavailable { reason: format!("group {number}: {reason}") };
         let group_log = GroupLog::open(parts.log.clone(), number).map_err(|e| unavailable(e.to_string()))?;
         state.check_reaches(group_log.purged()).map_err(|e| unavailable(e.to_string()))?;
+        let has_begun = AtomicBool::new(group_log.last().is_some());
         let hush = Arc::new(Hush::default());
         let network = Network { transport: parts.transport.clone(), lineage: state.clone(), hush: hush.clone() };
         let machine = StateMachine::new(state.clone());
@@ -83,7 +88,7 @@ impl Group {
         let raft = Raft::new(parts.me, config, network, group_log, machine);
         let raft = raft.await.map_err(|e| unavailable(e.to_string()))?;
         let (me, log, has_lost_answers) = (parts.me, parts.log.clone(), AtomicBool::new(false));
-        let group = Self { number, me, raft, log, state, has_lost_answers, hush };
+        let group = Self { number, me, raft, log, state, has_lost_answers, has_begun, load: Load::default(), hush };
         if beginning == Beginning::Here {
             group.begin().await.map_err(&unavailable)?;
         }
@@ -128,6 +133,42 @@ impl Group {
     /// Its number.
     pub(super) fn number(&self) -> u32 {
         self.number
+    }
+
+    /// What this node has ordered in it.
+    pub(super) fn load(&self) -> &Load {
+        &self.load
+    }
+
+    /// Whether there is anything of it here, so that its rows take up the place of its keys.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun.load(Ordering::Acquire) || self.state.has_members()
+    }
+
+    /// Something of it is about to come from other nodes.
+    pub(super) fn begin_elsewhere(&self) {
+        self.has_begun.store(true, Ordering::Release);
+    }
+
+    /// Of a range that was split, drops the first entry of the log once, if it is flushed: a node that has nothing of the
+    /// range is then sent a snapshot, with today's bounds, and does not walk through the time when it held every key.
+    pub(super) async fn drop_first_entry(&self) -> MetadataResult<()> {
+        let (flushed, purged) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.snapshot, metrics.purged)
+        };
+        let is_split = !self.state.wire_group().end.is_empty();
+        if !is_split || purged.is_some() {
+            return Ok(());
+        }
+        match flushed {
+            None => self.flush().await,
+            Some(_) => {
+                let asked = self.raft.trigger().purge_log(0).await;
+                asked.map_err(|e| MetadataError::Unavailable { reason: format!("drop the first entry: {e}") })
+            }
+        }
     }
 
     /// Its state, as far as applied here.
@@ -200,8 +241,12 @@ fn config(number: u32) -> Config {
 #[async_trait]
 impl Consensus for Group {
     async fn propose(&self, command: Command) -> Ordered {
-        match self.raft.client_write(Proposal(Arc::new(command))).await {
-            Ok(response) => Ordered::Answered(response.data.0),
+        let command = Arc::new(command);
+        match self.raft.client_write(Proposal(command.clone())).await {
+            Ok(response) => {
+                command.kind.iter().for_each(|kind| self.load.note(kind));
+                Ordered::Answered(response.data.0)
+            }
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => Ordered::NotLeader(to.leader_id),
             Err(RaftError::Fatal(error)) => {
                 self.has_lost_answers.store(!matches!(error, Fatal::Stopped), Ordering::Release);

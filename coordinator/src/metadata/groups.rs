@@ -1,8 +1,8 @@
 //! The groups of this node: those found at a start, those that a split makes, and those that other nodes begin to send
 //! (a node that joins, a copy that moves here).
 //!
-//! **Invariant:** a node that keeps a parent takes part in its child only after it has applied the split: until then the
-//! rows the child begins with are not there, and nothing may be built on their absence.
+//! A node that keeps a parent, or an older ancestor, takes part in a child only after it has applied the splits: until then
+//! the rows the child begins with are not there, and nothing may be built on their absence (`apart.rs`).
 
 use super::api::{MetadataError, MetadataResult};
 use super::group::{Beginning, Group, GroupParts};
@@ -13,7 +13,7 @@ use super::state_store::StateStore;
 use super::store::{FIRST_RANGE, ROOT};
 use super::wire::WireGroup;
 use parking_lot::RwLock;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::Notify;
 
@@ -23,12 +23,16 @@ const GROUPS_MAX: usize = 4_096;
 /// All groups of a node.
 pub(super) struct Groups {
     parts: GroupParts,
-    state: Arc<StateStore>,
+    pub(super) state: Arc<StateStore>,
     cache: Arc<RwLock<RootCache>>,
     new_groups: Arc<Notify>,
     running: RwLock<BTreeMap<u32, Arc<Group>>>,
     /// Held while a group is opened, so that none is opened twice; `false` once the node stops.
     is_open: tokio::sync::Mutex<bool>,
+    /// Not to be opened: their copies are being removed.
+    closed: RwLock<BTreeSet<u32>>,
+    /// Held while it is looked whether a copy may begin (`apart.rs`).
+    pub(super) beginning: tokio::sync::Mutex<()>,
 }
 
 impl Groups {
@@ -40,6 +44,8 @@ impl Groups {
             new_groups: Arc::default(),
             running: RwLock::default(),
             is_open: tokio::sync::Mutex::new(true),
+            closed: RwLock::default(),
+            beginning: tokio::sync::Mutex::default(),
         }
     }
 
@@ -108,6 +114,11 @@ impl Groups {
         if !*is_open {
             return Err(MetadataError::Unavailable { reason: "the metadata is stopping".to_owned() });
         }
+        if self.closed.read().contains(&number) {
+            return Err(MetadataError::Unavailable {
+                reason: format!("the copy of range {number} here is being removed"),
+            });
+        }
         if self.running.read().len() >= GROUPS_MAX {
             return Err(MetadataError::Unavailable { reason: format!("{GROUPS_MAX} groups are all a node keeps") });
         }
@@ -125,18 +136,32 @@ impl Groups {
     }
 
     /// The group that a message of another node is for; made, empty, if it is not here. What it lacks will be sent.
-    pub(super) async fn for_message(&self, wire: WireGroup) -> MetadataResult<Arc<Group>> {
+    pub(super) async fn for_message(&self, wire: &WireGroup) -> MetadataResult<Arc<Group>> {
         if let Some(running) = self.get(wire.group) {
             return Ok(running);
         }
-        if let Some(parent) = self.get(wire.parent).filter(|_| wire.parent != ROOT)
-            && parent.state().has_members()
-            && parent.state().applied_index() < wire.split_index
-        {
-            let reason = format!("the split of range {} is not applied here yet", wire.parent);
-            return Err(MetadataError::Unavailable { reason });
-        }
+        self.check_first_key(wire)?;
         self.open(wire.group, Beginning::Elsewhere).await
+    }
+
+    /// Ends a group here, and keeps it from being opened until `let_open`.
+    pub(super) async fn close(&self, number: u32) -> MetadataResult<()> {
+        use super::consensus::Consensus;
+        let group = {
+            let _is_open = self.is_open.lock().await;
+            self.closed.write().insert(number);
+            self.running.write().remove(&number)
+        };
+        let Some(group) = group else { return Ok(()) };
+        let ended = group.shutdown().await;
+        group.state().close();
+        ended
+    }
+
+    /// Lets a closed group be opened again, and does so if its copy is still here.
+    pub(super) async fn let_open(&self, number: u32, is_here: bool) -> MetadataResult<()> {
+        self.closed.write().remove(&number);
+        if is_here { self.open(number, Beginning::Elsewhere).await.map(|_| ()) } else { Ok(()) }
     }
 
     /// Stops all groups, and opens none any more.

@@ -16,6 +16,8 @@ pub(super) const APPLIED_ROW: &str = "applied";
 pub(super) const RANGE_ROW: &str = "range";
 /// A snapshot that is being installed.
 pub(super) const INSTALLING_ROW: &str = "installing";
+/// Says that a copy of a range is being removed, and what bounds it had.
+pub(super) const REMOVING_ROW: &str = "removing";
 
 /// Prefix of all of a bucket's keys in `Objects`, `Versions` and `Uploads`.
 pub(super) fn bucket_prefix(bucket: BucketId) -> Vec<u8> {

@@ -4,6 +4,7 @@
 //! `state_store` and `group` touch the disk and run consensus, `network` and `service` speak to the other coordinators;
 //! `store` routes calls to groups, `voters` plans who takes part in them.
 
+mod apart;
 pub mod api;
 mod bounds;
 #[cfg(test)]
@@ -26,11 +27,13 @@ mod query;
 mod query_wire;
 mod raft_machine;
 mod raft_types;
+mod removal;
 mod runtime;
 mod sequences;
 mod service;
 mod simulated_disk;
 mod snapshot;
+mod splitting;
 mod state;
 mod state_store;
 mod store;

@@ -7,6 +7,7 @@ use super::bounds::RangeView;
 use super::keys;
 use super::kv::{Family, KvResult, KvView, Scan};
 use super::listing;
+use super::raft_machine::members_row;
 use super::state;
 use holdfast_proto::manifest::{ObjectVersion, Part, Segment, Upload};
 use holdfast_proto::{BucketId, SegmentId, VersionId};
@@ -64,6 +65,8 @@ pub(super) enum Query {
         bucket: BucketId,
         from: Vec<u8>,
     },
+    /// Of the group: voters and learners.
+    Members,
 }
 
 /// What was found.
@@ -83,6 +86,7 @@ pub(super) enum Found {
     Owner(Option<Box<(SegmentOwner, Segment)>>, Vec<u8>),
     Segments(Vec<(SegmentOwner, Segment)>, Vec<u8>),
     IsEmpty(bool, Vec<u8>),
+    Members(Vec<u64>),
 }
 
 impl Query {
@@ -98,13 +102,13 @@ impl Query {
             | Self::Owner { from, .. }
             | Self::Segments { from, .. }
             | Self::IsEmpty { from, .. } => Some(from.clone()),
-            Self::Garbage { .. } => None,
+            Self::Garbage { .. } | Self::Members => None,
         }
     }
 
     /// Whether the answer takes one row or so: then it is read on the caller's thread.
     pub(super) fn is_short(&self) -> bool {
-        matches!(self, Self::Version { .. } | Self::Upload { .. } | Self::Owner { .. })
+        matches!(self, Self::Version { .. } | Self::Upload { .. } | Self::Owner { .. } | Self::Members)
     }
 
     /// Reads the answer from the state of `group`, all of it as of one moment.
@@ -138,6 +142,7 @@ impl Query {
             Self::Owner { segment, .. } => Found::Owner(state::segment_record(&view, *segment)?.map(Box::new), end()),
             Self::Segments { after, limit, .. } => Found::Segments(segment_rows(&view, *after, *limit)?, end()),
             Self::IsEmpty { bucket, .. } => Found::IsEmpty(state::is_empty(&view, *bucket)?, end()),
+            Self::Members => Found::Members(members_row(&view, group)?),
         })
     }
 }

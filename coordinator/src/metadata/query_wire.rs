@@ -53,6 +53,7 @@ const GARBAGE: u32 = 7;
 const OWNER: u32 = 8;
 const SEGMENTS: u32 = 9;
 const IS_EMPTY: u32 = 10;
+const MEMBERS: u32 = 11;
 
 impl WireQuery {
     pub(super) fn of(query: &Query) -> Self {
@@ -103,6 +104,7 @@ impl WireQuery {
             Query::IsEmpty { bucket, from } => {
                 Self { kind: IS_EMPTY, bucket: bucket.0, from: id(from), ..Self::default() }
             }
+            Query::Members => Self { kind: MEMBERS, ..Self::default() },
         }
     }
 
@@ -150,6 +152,7 @@ impl WireQuery {
             OWNER => Query::Owner { segment: SegmentId::from_slice(&self.id)?, from },
             SEGMENTS => Query::Segments { after: SegmentId::from_slice(&self.id), limit, from },
             IS_EMPTY => Query::IsEmpty { bucket, from },
+            MEMBERS => Query::Members,
             _ => return None,
         })
     }
@@ -179,6 +182,8 @@ pub(super) struct WireFound {
     segments: Vec<WireSegment>,
     #[prost(bytes = "bytes", tag = "10")]
     end: Bytes,
+    #[prost(uint64, repeated, tag = "11")]
+    members: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -366,6 +371,7 @@ impl WireFound {
             Found::IsEmpty(is_empty, to) => {
                 Self { kind: IS_EMPTY, is_there: !is_empty, end: end(to), ..Self::default() }
             }
+            Found::Members(members) => Self { kind: MEMBERS, members, ..Self::default() },
         }
     }
 
@@ -401,6 +407,7 @@ impl WireFound {
             }
             SEGMENTS => Found::Segments(self.segments.into_iter().map(owner_and_segment).collect(), end),
             IS_EMPTY => Found::IsEmpty(!self.is_there, end),
+            MEMBERS => Found::Members(self.members),
             _ => return None,
         })
     }
@@ -436,6 +443,7 @@ mod tests {
             Query::Segments { after: Some(SegmentId([5; 16])), limit: 2, from: Vec::new() },
             Query::Segments { after: None, limit: 2, from: from.clone() },
             Query::IsEmpty { bucket, from: from.clone() },
+            Query::Members,
         ];
         for query in queries {
             let bytes = WireQuery::of(&query).encode_to_vec();
@@ -477,6 +485,7 @@ mod tests {
             Found::Segments(vec![(owner, segment)], from.clone()),
             Found::IsEmpty(true, from.clone()),
             Found::IsEmpty(false, Vec::new()),
+            Found::Members(vec![1, 5]),
         ];
         for found in found {
             let bytes = WireFound::of(found.clone()).encode_to_vec();

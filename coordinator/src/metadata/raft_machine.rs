@@ -50,6 +50,8 @@ pub(super) struct GroupState {
     lineage: RwLock<WireGroup>,
     is_lone: AtomicBool,
     has_failed: AtomicBool,
+    /// Held while rows are written; `true` once none may be any more.
+    is_closed: Mutex<bool>,
 }
 
 /// How a group's state is opened.
@@ -75,6 +77,7 @@ impl GroupState {
             lineage: RwLock::default(),
             is_lone: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
+            is_closed: Mutex::new(false),
         };
         state.reload().map_err(io::Error::other)?;
         Ok(state)
@@ -83,6 +86,19 @@ impl GroupState {
     /// Whether an entry of the log could not be applied: the state has stopped before it.
     pub(super) fn has_failed(&self) -> bool {
         self.has_failed.load(Ordering::Acquire)
+    }
+
+    /// From the return on nothing is written to the state for this group, whatever its tasks still do.
+    pub(super) fn close(&self) {
+        *self.is_closed.lock() = true;
+    }
+
+    fn write(&self, batch: Batch) -> io::Result<()> {
+        let is_closed = self.is_closed.lock();
+        if *is_closed {
+            return Err(io::Error::other("the group was closed"));
+        }
+        self.store.write(batch).map_err(io::Error::other)
     }
 
     /// Whether this node is the group's only voter.
@@ -121,9 +137,14 @@ impl GroupState {
             .transpose()
             .map_err(|e| KvError { reason: format!("how far group {} has applied: {e}", self.group) })?;
         self.set_applied(applied.unwrap_or_default());
-        let bounds = Bounds::load(self.store.as_ref(), self.group)?;
-        *self.lineage.write() = WireGroup { group: self.group, parent: bounds.parent, split_index: bounds.split_index };
+        self.reload_bounds()?;
         self.reload_root()
+    }
+
+    fn reload_bounds(&self) -> Result<(), KvError> {
+        let bounds = Bounds::load(self.store.as_ref(), self.group)?;
+        *self.lineage.write() = WireGroup { group: self.group, start: bounds.start, end: bounds.end };
+        Ok(())
     }
 
     fn set_applied(&self, applied: Applied) {
@@ -150,7 +171,7 @@ impl GroupState {
 
 impl Lineage for GroupState {
     fn wire_group(&self) -> WireGroup {
-        *self.lineage.read()
+        self.lineage.read().clone()
     }
 }
 
@@ -158,6 +179,16 @@ impl Lineage for GroupState {
 struct Applied {
     last: Option<LogId>,
     membership: StoredMembership,
+}
+
+/// Voters and learners of a group, as far as applied.
+pub(super) fn members_row<V: KvView>(view: &V, group: u32) -> Result<Vec<u64>, KvError> {
+    let Some(stored) = view.get(Family::Groups, &keys::group_row(group, keys::APPLIED_ROW))? else {
+        return Ok(Vec::new());
+    };
+    let applied: Applied = serde_json::from_slice(&stored)
+        .map_err(|e| KvError { reason: format!("how far group {group} has applied: {e}") })?;
+    Ok(applied.membership.membership().nodes().map(|(node, _)| *node).collect())
 }
 
 /// The state machine of one group.
@@ -205,12 +236,13 @@ impl StateMachine {
         }
         let row = serde_json::to_vec(&next).map_err(io::Error::other)?;
         batch.put(Family::Groups, keys::group_row(state.group, keys::APPLIED_ROW), row);
-        state.store.write(batch).map_err(io::Error::other)?;
+        state.write(batch)?;
         state.set_applied(next);
         if state.root.is_some() && has_changed && changes_root_rows(kind) {
             state.reload_root().map_err(io::Error::other)?;
         }
         if split.is_some() {
+            state.reload_bounds().map_err(io::Error::other)?;
             state.new_groups.notify_one();
         }
         Ok(Answer(result))

@@ -4,9 +4,10 @@ use super::api::MetadataError;
 use super::command::Command;
 use super::consensus::{Consensus, Ordered};
 use super::entry::decode_entry;
+use super::group::Group;
 use super::query::Found;
 use super::query_wire::{WireFound, WireQuery};
-use super::raft_types::{Entry, LogId, Vote};
+use super::raft_types::{Entry, LogId, TypeConfig, Vote};
 use super::snapshot::Staged;
 use super::store::Inner;
 use super::wire::{
@@ -17,8 +18,8 @@ use super::wire_answer::WireAnswer;
 use bytes::{Buf, Bytes};
 use holdfast_proto::rpc::Rpc;
 use holdfast_transport::{Call, Channel, Frame, Service, TransportError};
-use openraft::raft::AppendEntriesRequest;
 use openraft::raft::TransferLeaderRequest;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use prost::Message;
 use std::sync::{Arc, Weak};
 
@@ -69,14 +70,25 @@ async fn append(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
         entries: entries(&call.lengths, frame.body)?,
         leader_commit: call.committed.map(LogId::from),
     };
-    let reply = match inner.groups.for_message(call.group).await {
-        Ok(group) => match group.handle_append(request).await {
+    let reply = match inner.groups.for_message(&call.group).await {
+        Ok(group) => match take_entries(inner, &group, request).await {
             Ok(response) => AppendReply::of(&response),
             Err(reason) => AppendReply::failed(reason),
         },
         Err(error) => AppendReply::failed(error.to_string()),
     };
     Ok(head(&reply))
+}
+
+async fn take_entries(
+    inner: &Inner,
+    group: &Group,
+    request: AppendEntriesRequest<TypeConfig>,
+) -> Result<AppendEntriesResponse<TypeConfig>, String> {
+    if request.prev_log_id.is_none() && !request.entries.is_empty() {
+        inner.groups.admit_first_entries(group).await.map_err(|e| e.to_string())?;
+    }
+    group.handle_append(request).await
 }
 
 fn entries(lengths: &[u32], body: Vec<Bytes>) -> Result<Vec<Entry>, TransportError> {
@@ -97,7 +109,7 @@ fn entries(lengths: &[u32], body: Vec<Bytes>) -> Result<Vec<Entry>, TransportErr
 
 async fn vote(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
     let call: VoteCall = decoded(&frame)?;
-    let answer = match inner.groups.for_message(call.group).await {
+    let answer = match inner.groups.for_message(&call.group).await {
         Ok(group) => group.handle_vote(call.request(), call.is_pre_vote).await,
         Err(error) => Err(error.to_string()),
     };
@@ -110,7 +122,7 @@ async fn vote(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
 async fn transfer(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
     let call: Transfer = decoded(&frame)?;
     let request = TransferLeaderRequest::new(Vote::from(call.from), call.to, call.last.map(LogId::from));
-    let answer = match inner.groups.for_message(call.group).await {
+    let answer = match inner.groups.for_message(&call.group).await {
         Ok(group) => group.handle_transfer(request).await,
         Err(error) => Err(error.to_string()),
     };
@@ -121,10 +133,16 @@ async fn snapshot(inner: &Inner, first: Frame, channel: &mut dyn Channel) -> Res
     let begin: SnapshotBegin = decoded(&first)?;
     let staged = stage(inner, begin.group.group, channel).await?;
     let meta = serde_json::from_slice(&begin.meta).map_err(|e| malformed(&e.to_string()))?;
-    let answer = match (staged, inner.groups.for_message(begin.group).await) {
+    let answer = match (staged, inner.groups.for_message(&begin.group).await) {
         (Err(reason), _) => Err(reason),
         (_, Err(error)) => Err(error.to_string()),
-        (Ok(staged), Ok(group)) => group.handle_snapshot(begin.vote.into(), meta, staged).await,
+        (Ok(staged), Ok(group)) => match inner.groups.admit_snapshot(&group, &begin.group).await {
+            Ok(_beginning) => group.handle_snapshot(begin.vote.into(), meta, staged).await,
+            Err(error) => {
+                staged.discard();
+                Err(error.to_string())
+            }
+        },
     };
     Ok(head(&match answer {
         Ok(vote) => SnapshotReply { vote: Some((&vote).into()), failed: String::new() },
@@ -167,13 +185,17 @@ fn outcome(outcome: GroupOutcome) -> Bytes {
     head(&GroupReply { outcome: Some(outcome) })
 }
 
-fn not_leader(leader: Option<u64>) -> Bytes {
-    outcome(GroupOutcome::NotLeader(leader.unwrap_or(0)))
+/// Who leads, or what that node answers if the caller does not hear it.
+async fn not_leader(inner: &Inner, rpc: Rpc, call: GroupCall, leader: Option<u64>) -> Bytes {
+    outcome(match leader.filter(|leader| call.pass_on && *leader != inner.me) {
+        Some(leader) => inner.pass_on(leader, rpc, call.group, call.payload).await,
+        None => GroupOutcome::NotLeader(leader.unwrap_or(0)),
+    })
 }
 
 async fn propose(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
     let call: GroupCall = decoded(&frame)?;
-    let command = Command::decode(call.payload).map_err(|e| malformed(&e.to_string()))?;
+    let command = Command::decode(call.payload.clone()).map_err(|e| malformed(&e.to_string()))?;
     let Some(group) = inner.groups.get(call.group) else { return Ok(outcome(GroupOutcome::NotHere(Nothing {}))) };
     if let Err(refused) = inner.admit(command.kind.as_ref()) {
         // What this node has no room for may be in the log already, by an earlier try: that is no answer to a command that
@@ -185,7 +207,7 @@ async fn propose(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
     }
     Ok(match group.propose(command).await {
         Ordered::Answered(answer) => outcome(GroupOutcome::Answer(head(&WireAnswer::of(&answer)))),
-        Ordered::NotLeader(leader) => not_leader(leader),
+        Ordered::NotLeader(leader) => not_leader(inner, Rpc::Propose, call, leader).await,
         Ordered::Unknown(reason) => outcome(GroupOutcome::Failed(reason)),
     })
 }
@@ -195,7 +217,7 @@ async fn read_index(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError
     let Some(group) = inner.groups.get(call.group) else { return Ok(outcome(GroupOutcome::NotHere(Nothing {}))) };
     Ok(match group.read_index().await {
         Ok(index) => outcome(GroupOutcome::Answer(Bytes::copy_from_slice(&index.to_be_bytes()))),
-        Err(leader) => not_leader(leader),
+        Err(leader) => not_leader(inner, Rpc::ReadIndex, call, leader.or(group.members().leader)).await,
     })
 }
 

@@ -197,6 +197,15 @@ pub(super) enum Staged {
     File(PathBuf),
 }
 
+impl Staged {
+    /// Drops it: it is not wanted.
+    pub(super) fn discard(self) {
+        if let Self::File(path) = self {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
 /// A snapshot that is being received.
 pub(super) enum Incoming {
     Memory(Vec<u8>),
@@ -388,13 +397,18 @@ pub(super) fn clear(store: &StateStore, group: u32) -> KvResult<()> {
     } else if has_bounds(store, group)? {
         clear_keys(store, &Bounds::load(store, group)?)?;
     }
+    // The bounds stay until the snapshot's own replace them: without them a crash midway would leave a first range that seems
+    // to hold everything, and the next try would clear all ranges of this machine.
+    clear_own(store, group, &[keys::APPLIED_ROW, keys::INSTALLING_ROW, keys::RANGE_ROW])
+}
+
+/// Removes the rows that are a group's own and no key's, but those named in `kept`.
+pub(super) fn clear_own(store: &StateStore, group: u32, kept: &[&str]) -> KvResult<()> {
     let own = keys::group_row(group, "");
     for family in [Family::Garbage, Family::Groups] {
         delete_where(store, family, &own, &mut |key| {
             let row = key.strip_prefix(own.as_slice())?;
-            // The bounds stay until the snapshot's own replace them: without them a crash midway would leave a first range
-            // that seems to hold everything, and the next try would clear all ranges of this machine.
-            Some(family != Family::Groups || !(is_local(row) || row == keys::RANGE_ROW.as_bytes()))
+            Some(family != Family::Groups || !kept.iter().any(|kept| row == kept.as_bytes()))
         })?;
     }
     Ok(())
@@ -407,7 +421,7 @@ fn has_bounds(store: &StateStore, group: u32) -> KvResult<bool> {
 }
 
 /// Removes all rows within bounds, with what they refer to.
-fn clear_keys(store: &StateStore, bounds: &Bounds) -> KvResult<()> {
+pub(super) fn clear_keys(store: &StateStore, bounds: &Bounds) -> KvResult<()> {
     for family in KEYED {
         let (start, end) = bounds.of_family(family);
         loop {

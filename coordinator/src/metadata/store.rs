@@ -16,10 +16,12 @@ use super::map_change::MapChange;
 use super::network::NoPeers;
 use super::query::{Found, Query};
 use super::raft_machine::{RootCache, state_error};
+use super::removal;
 use super::sequences::Sequences;
 use super::service::ConsensusService;
 use super::simulated_disk::SimulatedDisk;
 use super::snapshot::Staging;
+use super::splitting::RANGE_BYTES_MAX;
 use super::state;
 use super::state_store::{FLUSH_BYTES, StateStore};
 use crate::leader::Leader;
@@ -38,16 +40,20 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+mod asking;
 mod bucket_removal;
 mod files;
 mod keeper;
+mod leaving;
 mod membership;
 mod pages;
 mod room;
 mod routing;
 mod splits;
+mod splitter;
 mod writers;
 
+use asking::Silent;
 use files::{IdRule, Opened, open_files};
 use room::Room;
 use routing::AllRounds;
@@ -91,6 +97,8 @@ pub struct NodeOptions {
     pub node: NodeId,
     /// The cluster; a directory of another is refused.
     pub cluster: ClusterId,
+    /// Bytes of rows after which a range is cut in two; `None`: the default.
+    pub range_bytes_max: Option<u64>,
     /// Reaches the peers. What they send is served by `MetadataStore::consensus_service`.
     pub transport: Arc<dyn Transport>,
 }
@@ -117,10 +125,12 @@ pub(super) struct Inner {
     /// Of each node the first session that is not barred in any range.
     barred: Mutex<BTreeMap<u64, u64>>,
     pub(super) rounds: AllRounds,
+    silent: Silent,
     /// Nodes told by `set_nodes`; else those of the cluster map count.
     pub(super) nodes: RwLock<Vec<NodeRecord>>,
     pub(super) turn: AtomicU64,
     room: Option<Room>,
+    range_bytes_max: u64,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     bucket_removal: tokio::sync::Mutex<()>,
 }
@@ -133,6 +143,7 @@ impl MetadataStore {
             files: MetadataFiles::Directory(options.directory),
             node: NodeId::FIRST,
             cluster: options.new_cluster_id,
+            range_bytes_max: None,
             transport: Arc::new(NoPeers),
         };
         Self::start(node, Beginning::Here, IdRule::Keep).await
@@ -150,7 +161,7 @@ impl MetadataStore {
     }
 
     async fn start(options: NodeOptions, beginning: Beginning, rule: IdRule) -> MetadataResult<Self> {
-        let NodeOptions { files, node, cluster, transport } = options;
+        let NodeOptions { files, node, cluster, range_bytes_max, transport } = options;
         let opened = match files {
             MetadataFiles::Simulated(disk) => Opened {
                 cluster,
@@ -165,6 +176,7 @@ impl MetadataStore {
             }
         };
         let Opened { cluster, log, state, staging, room } = opened;
+        removal::resume(&state, &log).await.map_err(state_error)?;
         let opening = log.count_opening().await;
         let opening = opening.map_err(|e| MetadataError::Unavailable { reason: format!("open the log: {e}") })?;
         let cache = Arc::new(RwLock::new(RootCache::default()));
@@ -184,9 +196,11 @@ impl MetadataStore {
             announced: AtomicU64::new(0),
             barred: Mutex::default(),
             rounds: AllRounds::default(),
+            silent: Silent::default(),
             nodes: RwLock::default(),
             turn: AtomicU64::new(0),
             room,
+            range_bytes_max: range_bytes_max.unwrap_or(RANGE_BYTES_MAX),
             tasks: Mutex::default(),
             bucket_removal: tokio::sync::Mutex::new(()),
         });
@@ -200,6 +214,7 @@ impl MetadataStore {
             tokio::spawn(flush_loop(weak.clone())),
             tokio::spawn(open_loop(weak.clone())),
             tokio::spawn(keeper::keep(weak.clone())),
+            tokio::spawn(splitter::cut_as_they_grow(weak.clone())),
             tokio::spawn(writers::announce(weak)),
         ];
         store.inner.tasks.lock().extend(tasks);

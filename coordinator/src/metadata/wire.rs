@@ -28,16 +28,16 @@ pub(super) struct WireLogId {
     pub(super) index: u64,
 }
 
-/// Which group a Raft message is for, and where the group came from: a node that keeps the parent must have applied the
-/// split before it may take part in the child.
-#[derive(Clone, Copy, PartialEq, prost::Message)]
+/// Which group a Raft message is for, and which keys it holds where the message comes from: a node that keeps an ancestor
+/// must have applied the splits before it may take part (`apart.rs`). The tags 2 and 3 were the parent.
+#[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct WireGroup {
     #[prost(uint32, tag = "1")]
     pub(super) group: u32,
-    #[prost(uint32, tag = "2")]
-    pub(super) parent: u32,
-    #[prost(uint64, tag = "3")]
-    pub(super) split_index: u64,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub(super) start: Bytes,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub(super) end: Bytes,
 }
 
 /// `RaftAppend`: the head; the entries are the body, one after the other.
@@ -178,6 +178,9 @@ pub(super) struct GroupCall {
     /// A `Command`, nothing, or a `WireQuery`.
     #[prost(bytes = "bytes", tag = "2")]
     pub(super) payload: Bytes,
+    /// Who is asked and does not lead passes it on to the leader it knows: the asker does not hear that one itself.
+    #[prost(bool, tag = "3")]
+    pub(super) pass_on: bool,
 }
 
 /// The answer to a `GroupCall`.

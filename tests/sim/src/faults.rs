@@ -82,8 +82,7 @@ const KINDS: [(u64, Kind); 14] = [
     (6, Kind::DiskEmptied),
     (12, Kind::BitRot),
     (6, Kind::ClockJump),
-    // Not yet: what a node that was away during two splits replays comes back to light (ROADMAP.md). With 4 here it shows.
-    (0, Kind::RangeSplit),
+    (2, Kind::RangeSplit),
 ];
 
 impl Faults {

@@ -252,7 +252,8 @@ impl Node {
     async fn open_metadata(&self, transport: Arc<dyn Transport>, services: &Services) -> MetadataStore {
         loop {
             let files = MetadataFiles::Simulated(self.metadata_disk.clone());
-            let options = NodeOptions { files, node: self.id(), cluster: CLUSTER, transport: transport.clone() };
+            let transport = transport.clone();
+            let options = NodeOptions { files, node: self.id(), cluster: CLUSTER, range_bytes_max: None, transport };
             let opened = match self.id() == NodeId::FIRST {
                 true => MetadataStore::open_first(options).await,
                 false => MetadataStore::join(options).await,

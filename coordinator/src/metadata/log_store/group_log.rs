@@ -29,6 +29,14 @@ const ROW_COMMITTED: u8 = 2;
 const ROW_PURGED: u8 = 3;
 const ROW_ENTRY: u8 = 4;
 
+/// Deletes everything of a group's log but its vote.
+pub(super) fn all_but_vote(group: u32) -> LogBatch {
+    let row = |kind: u8| [group.to_be_bytes().as_slice(), &[kind]].concat();
+    let entry = |index: u64| [row(ROW_ENTRY).as_slice(), &index.to_be_bytes()].concat();
+    let rows = [ROW_COMMITTED, ROW_PURGED].map(|kind| (row(kind), None));
+    LogBatch { delete: Some((entry(0), entry(u64::MAX))), rows: rows.into() }
+}
+
 /// One group's log.
 #[derive(Clone)]
 pub(in super::super) struct GroupLog {
@@ -102,6 +110,11 @@ impl GroupLog {
     /// The last entry dropped from the log: the state must hold everything up to it.
     pub(in super::super) fn purged(&self) -> Option<LogId> {
         self.shared.lock().purged
+    }
+
+    /// The last entry there is, or was before it was dropped.
+    pub(in super::super) fn last(&self) -> Option<LogId> {
+        self.shared.lock().last
     }
 
     fn row(&self, kind: u8) -> Vec<u8> {

@@ -104,6 +104,14 @@ impl LogDatabase {
         Ok(last.is_some_and(|(key, _)| key.starts_with(&group.to_be_bytes())))
     }
 
+    /// Removes a group's entries, durably. Its vote stays.
+    pub(super) async fn forget(&self, group: u32) -> io::Result<()> {
+        let (sender, receiver) = oneshot::channel();
+        let batch = group_log::all_but_vote(group);
+        self.submit(Request { batch, done: Done::Waiter(sender) }).await?;
+        receiver.await.map_err(|_| io::Error::other("the metadata log's writer has ended"))?
+    }
+
     async fn submit(&self, request: Request) -> io::Result<()> {
         match &self.files {
             Files::Rocks(rocks) => rocks.submit(request),

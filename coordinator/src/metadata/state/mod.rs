@@ -22,7 +22,7 @@ use prost::Message;
 
 pub(super) use membership::{authority, row_of as token_row_of, token, tokens, use_of as token_use_of};
 pub(super) use objects::{find_version, load_inline, owner_of, segment_record};
-pub(super) use ranges::{RangeRecord, SplitRecord, range_rows, split_rows};
+pub(super) use ranges::{RangeRecord, SplitRecord, border_of, range_rows, split_rows};
 pub(super) use root::{bucket_rows, change_rows, cluster_map_row, key_rows};
 pub(super) use uploads::{list_parts, load_upload};
 pub(super) use writers::writer_opening;

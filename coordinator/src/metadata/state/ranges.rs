@@ -182,8 +182,21 @@ pub(in super::super) fn split_rows<V: KvView>(view: &V) -> KvResult<Vec<SplitRec
     super::root::rows(view, SPLITS)
 }
 
+/// The border of the key that a command is about, if it is about one.
+pub(in super::super) fn border_of(kind: &Kind) -> Option<Vec<u8>> {
+    key_of(kind).map(|(bucket, key)| keys::object(bucket, key))
+}
+
 /// Whether what a command is about lies within a range. Commands on no key of their own always do.
 pub(super) fn is_within(bounds: &Bounds, kind: &Kind) -> bool {
+    match kind {
+        Kind::RangeFence(c) if c.at.is_empty() => bounds.contains(&keys::bucket_prefix(BucketId(c.bucket))),
+        Kind::RangeFence(c) => bounds.contains(&c.at),
+        _ => key_of(kind).is_none_or(|(bucket, key)| bounds.contains_key(bucket, key)),
+    }
+}
+
+fn key_of(kind: &Kind) -> Option<(BucketId, &str)> {
     let (bucket, key) = match kind {
         Kind::Put(c) => (c.bucket, &c.key),
         Kind::Delete(c) => (c.bucket, &c.key),
@@ -192,11 +205,7 @@ pub(super) fn is_within(bounds: &Bounds, kind: &Kind) -> bool {
         Kind::PartPut(c) => (c.bucket, &c.key),
         Kind::UploadComplete(c) => (c.put.bucket, &c.put.key),
         Kind::UploadAbort(c) => (c.bucket, &c.key),
-        Kind::RangeFence(c) if c.at.is_empty() => {
-            return bounds.contains(&keys::bucket_prefix(BucketId(c.bucket)));
-        }
-        Kind::RangeFence(c) => return bounds.contains(&c.at),
-        _ => return true,
+        _ => return None,
     };
-    bounds.contains_key(BucketId(bucket), key)
+    Some((BucketId(bucket), key))
 }

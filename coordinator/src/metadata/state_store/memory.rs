@@ -55,6 +55,13 @@ impl MemoryState {
         MemoryView(self.rows.read().clone())
     }
 
+    pub(super) fn bytes_between(&self, family: Family, start: &[u8], end: &[u8]) -> u64 {
+        let end = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end) };
+        let rows = self.rows.read();
+        let found = rows[family as usize].range::<[u8], _>((Bound::Included(start), end));
+        found.map(|(key, value)| (key.len() + value.len()) as u64).sum()
+    }
+
     pub(super) fn unflushed_bytes(&self) -> u64 {
         self.unflushed.load(Ordering::Relaxed)
     }

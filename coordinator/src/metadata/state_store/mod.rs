@@ -44,6 +44,15 @@ impl StateStore {
         }
     }
 
+    /// Bytes of a family's rows from `start` to `end` (exclusive; empty: to the last), as stored: compressed, as far as
+    /// flushed, and about right, as the database tells it without reading them.
+    pub(super) fn bytes_between(&self, family: Family, start: &[u8], end: &[u8]) -> KvResult<u64> {
+        match self {
+            Self::Rocks(state) => state.bytes_between(family, start, end),
+            Self::Memory(state) => Ok(state.bytes_between(family, start, end)),
+        }
+    }
+
     /// Makes everything written so far durable. Blocks.
     pub(super) fn flush(&self) -> KvResult<()> {
         match self {

@@ -5,7 +5,7 @@ use super::super::api::{MetadataError, MetadataResult};
 use super::super::kv::{Batch, Family, KvError, KvResult, KvView, Scan, Visitor};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, FlushOptions, Options,
-    Snapshot, WriteBatch, WriteOptions,
+    Range, Snapshot, WriteBatch, WriteOptions,
 };
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,6 +75,14 @@ impl RocksState {
     /// into one before the move and into the other after it.
     pub(super) fn view(&self) -> RocksView<'_> {
         RocksView { store: self, snapshot: self.db.snapshot() }
+    }
+
+    pub(super) fn bytes_between(&self, family: Family, start: &[u8], end: &[u8]) -> KvResult<u64> {
+        // Beyond every key: a bucket's number never gets there.
+        let last = [0xFF; 16];
+        let end = if end.is_empty() { &last[..] } else { end };
+        let sizes = self.db.get_approximate_sizes_cf(self.handle(family)?, &[Range::new(start, end)]);
+        Ok(sizes.first().copied().unwrap_or(0))
     }
 
     /// Bytes written since the last flush began.

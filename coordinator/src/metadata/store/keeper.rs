@@ -9,7 +9,8 @@ use super::super::consensus::{Consensus, MemberChange};
 use super::super::group::Group;
 use super::super::state;
 use super::super::voters::{Candidate, VOTERS_MAX, Wish, is_deaf, plan, range_voters_max, voter_count};
-use super::{Inner, MetadataStore, ROOT};
+use super::leaving::Leaving;
+use super::{FIRST_RANGE, Inner, MetadataStore, ROOT};
 use holdfast_proto::cluster::{NodeIntent, NodeRecord, Role};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -34,6 +35,7 @@ pub(super) async fn keep(inner: Weak<Inner>) {
     metrics::describe_gauge!("holdfast_metadata_voters", metrics::Unit::Count, meaning);
     let mut transferred: BTreeMap<u32, Instant> = BTreeMap::new();
     let mut silenced: BTreeMap<u32, Instant> = BTreeMap::new();
+    let mut leaving = Leaving::default();
     loop {
         tokio::time::sleep(PERIOD).await;
         let Some(inner) = inner.upgrade() else { return };
@@ -53,7 +55,13 @@ pub(super) async fn keep(inner: Weak<Inner>) {
             if let Err(error) = group.drop_log_if_lone().await {
                 tracing::warn!(%error, "drop the log before a flush");
             }
+            if group.number() == FIRST_RANGE
+                && let Err(error) = group.drop_first_entry().await
+            {
+                tracing::warn!(%error, "drop the first entry of the log");
+            }
         }
+        leaving.look(&inner).await;
         if inner.groups.get(ROOT).is_some_and(|root| root.members().is_leader) {
             carry_on(&inner).await;
         }
@@ -155,6 +163,12 @@ impl Inner {
             zone: node.zone,
         };
         coordinators.map(candidate).collect()
+    }
+
+    /// How many nodes can lead a range.
+    pub(super) fn coordinators(&self) -> usize {
+        let map = self.map_here();
+        self.candidates(map.as_ref()).iter().filter(|candidate| candidate.is_staying).count().max(1)
     }
 
     /// How many voters the root group and each range should have, as many coordinators as there are.

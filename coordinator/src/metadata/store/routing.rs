@@ -12,14 +12,13 @@ use super::super::query::{Found, Query};
 use super::super::query_wire::{WireFound, WireQuery};
 use super::super::raft_machine::state_error;
 use super::super::sequences::Sequence;
-use super::super::wire::{GroupCall, GroupOutcome, GroupReply, head};
+use super::super::wire::head;
 use super::super::wire_answer::WireAnswer;
+use super::asking::{TRY_LIMIT, Try};
 use super::{FIRST_RANGE, Inner, ROOT};
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt, Shared};
-use holdfast_proto::NodeId;
 use holdfast_proto::rpc::Rpc;
-use holdfast_transport::{CallOptions, Frame};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,8 +27,6 @@ use tokio::time::Instant;
 
 /// A call is tried that long: several elections' worth.
 const CALL_LIMIT: Duration = Duration::from_secs(15);
-/// One try at another node.
-const TRY_LIMIT: Duration = Duration::from_secs(4);
 /// A reader waits that long for this node to catch up; then it asks another.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(2);
 /// Each so manyth try goes to another node even if there is a copy here.
@@ -45,15 +42,6 @@ pub(in super::super) type Round = Shared<BoxFuture<'static, Result<u64, String>>
 pub(in super::super) struct Rounds {
     current: Option<Round>,
     next: Option<Round>,
-}
-
-/// What one try came to.
-enum Try<T> {
-    Answered(T),
-    /// Another node, or the same a little later. With who leads, if that is known.
-    Elsewhere(Option<u64>),
-    /// It may have been done.
-    Failed(String),
 }
 
 impl Inner {
@@ -178,9 +166,13 @@ impl Inner {
         kind: &Kind,
         sequence: &Sequence<'_>,
     ) -> Try<MetadataResult<Reply>> {
-        let Some(target) = target.or_else(|| self.some_member(group)) else { return Try::Elsewhere(None) };
-        let command = Command { kind: Some(kind.clone()), once: Some(sequence.once()) };
-        match self.ask(target, Rpc::Propose, group, head(&command)).await {
+        let command = head(&Command { kind: Some(kind.clone()), once: Some(sequence.once()) });
+        let tried = match (target, self.some_member(group)) {
+            (Some(leader), _) => self.ask_leader(leader, Rpc::Propose, group, command).await,
+            (None, Some(member)) => self.ask(member, Rpc::Propose, group, command).await,
+            (None, None) => Try::Elsewhere(None),
+        };
+        match tried {
             Try::Answered(answer) => match WireAnswer::decode(answer) {
                 Ok(answer) => Try::Answered(answer.into_result()),
                 Err(error) => Try::Failed(error.to_string()),
@@ -188,51 +180,6 @@ impl Inner {
             Try::Elsewhere(leader) => Try::Elsewhere(leader),
             Try::Failed(reason) => Try::Failed(reason),
         }
-    }
-
-    async fn ask(&self, target: u64, rpc: Rpc, group: u32, payload: Bytes) -> Try<Bytes> {
-        let options = CallOptions { deadline: TRY_LIMIT, epoch: None, request_id: 0 };
-        let frame = Frame::head_only(head(&GroupCall { group, payload }));
-        let call = self.transport.call(NodeId(target), rpc, frame, options);
-        let answer = match tokio::time::timeout(TRY_LIMIT, call).await {
-            Ok(Ok(answer)) => GroupReply::decode(answer.head),
-            Ok(Err(error)) => return Try::Failed(error.to_string()),
-            Err(_) => return Try::Failed(format!("node {target} did not answer in time")),
-        };
-        match answer.map(|reply| reply.outcome) {
-            Ok(Some(GroupOutcome::Answer(answer))) => Try::Answered(answer),
-            Ok(Some(GroupOutcome::NotLeader(leader))) => Try::Elsewhere(Some(leader).filter(|leader| *leader != 0)),
-            Ok(Some(GroupOutcome::NotHere(_))) => Try::Elsewhere(None),
-            Ok(Some(GroupOutcome::Failed(reason))) => Try::Failed(reason),
-            Ok(None) => Try::Failed(format!("node {target} answers what this build does not know")),
-            Err(error) => Try::Failed(error.to_string()),
-        }
-    }
-
-    /// A node to ask about a group, another each time: who keeps it as far as known, or else any coordinator.
-    fn some_member(&self, group: u32) -> Option<u64> {
-        let mut members: Vec<u64> = {
-            let cache = self.cache.read();
-            let record = cache.ranges.values().find(|record| record.range == group);
-            record.map(|record| record.members.clone()).unwrap_or_default()
-        };
-        if let Some(here) = self.groups.get(group) {
-            let known = here.members();
-            members.extend(known.voters);
-        }
-        if members.is_empty()
-            && let Some(root) = self.groups.get(ROOT)
-        {
-            members.extend(root.members().voters);
-        }
-        if members.is_empty() {
-            members.extend(self.nodes.read().iter().map(|node| node.id.0));
-        }
-        members.retain(|member| *member != self.me);
-        members.sort_unstable();
-        members.dedup();
-        let turn = self.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        members.get(turn as usize % members.len().max(1)).copied()
     }
 
     /// Reads from the range that holds the query's border.
@@ -363,7 +310,7 @@ impl Inner {
         let Some(leader) = leader.filter(|leader| *leader != self.me) else {
             return Err(format!("group {number} has no leader"));
         };
-        match self.ask(leader, Rpc::ReadIndex, number, Bytes::new()).await {
+        match self.ask_leader(leader, Rpc::ReadIndex, number, Bytes::new()).await {
             Try::Answered(index) => match <[u8; 8]>::try_from(index.as_ref()) {
                 Ok(index) => Ok(u64::from_be_bytes(index)),
                 Err(_) => Err(format!("node {leader} answers what this build does not know")),

@@ -1,0 +1,93 @@
+//! Copies of ranges that have moved off this node: found, made sure of, and removed.
+//!
+//! That a node is no member any more it must not take from its own copy, which nobody feeds: it asks a member, and the answer
+//! is as new as what was acknowledged before. It asks again with its group closed, for until then it could be taken back
+//! and acknowledge entries that would then be removed.
+
+use super::super::consensus::Consensus;
+use super::super::query::{Found, Query};
+use super::super::query_wire::{WireFound, WireQuery};
+use super::super::removal;
+use super::super::wire::head;
+use super::asking::Try;
+use super::{Inner, ROOT};
+use holdfast_proto::rpc::Rpc;
+use prost::Message;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A copy that nobody counts on is kept that long: what the map says of members may be behind.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Since when ranges are said to be elsewhere.
+#[derive(Default)]
+pub(super) struct Leaving(BTreeMap<u32, Instant>);
+
+impl Leaving {
+    /// Removes at most one copy.
+    pub(super) async fn look(&mut self, inner: &Arc<Inner>) {
+        let mut elsewhere = BTreeMap::new();
+        for group in inner.groups.all() {
+            let number = group.number();
+            let members = told_members(inner, number);
+            let is_elsewhere = number != ROOT && !members.is_empty() && !members.contains(&inner.me);
+            if is_elsewhere && !group.members().is_leader {
+                elsewhere.insert(number, members);
+            }
+        }
+        self.0.retain(|number, _| elsewhere.contains_key(number));
+        for (number, members) in elsewhere {
+            let since = self.0.entry(number).or_insert_with(Instant::now);
+            if since.elapsed() < PATIENCE {
+                continue;
+            }
+            *since = Instant::now();
+            if let Err(reason) = leave(inner, number, &members).await {
+                tracing::warn!(range = number, %reason, "a copy that may have moved off this node stays for now");
+            }
+            return;
+        }
+    }
+}
+
+fn told_members(inner: &Inner, range: u32) -> Vec<u64> {
+    let cache = inner.cache.read();
+    cache.ranges.values().find(|record| record.range == range).map(|record| record.members.clone()).unwrap_or_default()
+}
+
+async fn leave(inner: &Arc<Inner>, range: u32, members: &[u64]) -> Result<(), String> {
+    if is_member(inner, range, members).await? {
+        return Ok(());
+    }
+    inner.groups.close(range).await.map_err(|e| e.to_string())?;
+    let left = match is_member(inner, range, members).await {
+        Ok(false) => removal::remove(&inner.state, &inner.log, range).await.map_err(|e| e.to_string()),
+        Ok(true) => Err("it was taken back".to_owned()),
+        Err(reason) => Err(reason),
+    };
+    let is_gone = left.is_ok();
+    inner.groups.let_open(range, !is_gone).await.map_err(|e| e.to_string())?;
+    if is_gone {
+        tracing::info!(range, ?members, "a copy of a range that has moved off this node is removed");
+    }
+    left
+}
+
+/// Whether this node is a voter or learner of the range, by the first of `members` that can tell.
+async fn is_member(inner: &Inner, range: u32, members: &[u64]) -> Result<bool, String> {
+    let mut reason = "nobody was asked".to_owned();
+    for member in members {
+        let answer = inner.ask(*member, Rpc::MetadataRead, range, head(&WireQuery::of(&Query::Members))).await;
+        reason = match answer {
+            Try::Answered(answer) => match WireFound::decode(answer).map(WireFound::into_found) {
+                Ok(Some(Found::Members(found))) => return Ok(found.contains(&inner.me)),
+                _ => format!("node {member} answers what this build does not know"),
+            },
+            Try::Elsewhere(_) => format!("node {member} does not keep it"),
+            Try::Failed(reason) => reason,
+        };
+    }
+    Err(reason)
+}
