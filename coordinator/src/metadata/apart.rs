@@ -9,8 +9,11 @@ use super::api::{MetadataError, MetadataResult};
 use super::bounds::Bounds;
 use super::group::Group;
 use super::groups::Groups;
+use super::keys;
+use super::kv::{Family, KvResult, KvView};
 use super::raft_machine::state_error;
-use super::store::ROOT;
+use super::state::decode;
+use super::store::{FIRST_RANGE, ROOT};
 use super::wire::WireGroup;
 use tokio::sync::MutexGuard;
 
@@ -23,43 +26,58 @@ impl Groups {
 
     /// Before entries are taken that begin at the very start of a log, where a range held every key: nothing else may have
     /// begun here. A leader that has applied a split keeps no such entries for long ([`Group::drop_first_entry`]) and sends a
-    /// snapshot instead.
-    pub(super) async fn admit_first_entries(&self, group: &Group) -> MetadataResult<()> {
+    /// snapshot instead. What is returned is held until they are in the log.
+    pub(super) async fn admit_first_entries(&self, group: &Group) -> MetadataResult<Option<MutexGuard<'_, ()>>> {
         if group.number() == ROOT || group.has_begun() {
-            return Ok(());
+            return Ok(None);
         }
-        let _beginning = self.beginning.lock().await;
+        let beginning = self.beginning.lock().await;
         self.check_others(group.number(), |_| true)?;
-        group.begin_elsewhere();
-        Ok(())
+        group.claim(Some(Bounds::everything()));
+        Ok(Some(beginning))
     }
 
-    /// Before a snapshot replaces the rows of a range, which then has the bounds of `wire` or narrower ones. What is returned
-    /// is held until it is installed.
-    pub(super) async fn admit_snapshot(&self, group: &Group, wire: &WireGroup) -> MetadataResult<MutexGuard<'_, ()>> {
+    /// Before a snapshot with these bounds replaces the rows of a range. What is returned is held until it is installed.
+    pub(super) async fn admit_snapshot(&self, group: &Group, bounds: Bounds) -> MetadataResult<MutexGuard<'_, ()>> {
         let beginning = self.beginning.lock().await;
         if group.number() != ROOT {
-            let bounds = Bounds { start: wire.start.clone(), end: wire.end.clone(), ..Bounds::default() };
-            self.check_others(group.number(), |other| other.overlaps(&bounds))?;
-            group.begin_elsewhere();
+            self.check_free(group.number(), &bounds)?;
+            group.claim(Some(bounds));
         }
         Ok(beginning)
+    }
+
+    /// Refuses bounds that another range here holds in part.
+    pub(super) fn check_free(&self, group: u32, bounds: &Bounds) -> MetadataResult<()> {
+        self.check_others(group, |other| other.overlaps(bounds))
     }
 
     fn check_others(&self, group: u32, is_in_the_way: impl Fn(&Bounds) -> bool) -> MetadataResult<()> {
         if group == ROOT {
             return Ok(());
         }
+        let mut others = self.closed();
         for other in self.all() {
-            let number = other.number();
-            if number == ROOT || number == group || !other.has_begun() {
-                continue;
-            }
-            if is_in_the_way(&Bounds::load(self.state.as_ref(), number).map_err(state_error)?) {
+            others.extend(other.claimed().map(|bounds| (other.number(), bounds)));
+            let held = held(self.state.as_ref(), other.number(), other.has_begun()).map_err(state_error)?;
+            others.extend(held.map(|bounds| (other.number(), bounds)));
+        }
+        match others.iter().find(|(number, bounds)| ![ROOT, group].contains(number) && is_in_the_way(bounds)) {
+            None => Ok(()),
+            Some((number, _)) => {
                 let reason = format!("range {number} here still holds keys of range {group}");
-                return Err(MetadataError::Unavailable { reason });
+                Err(MetadataError::Unavailable { reason })
             }
         }
-        Ok(())
+    }
+}
+
+/// The keys that a range's copy takes up here, by what is stored: the row of a child is there before its group has begun. The
+/// first range needs no row for holding everything.
+pub(super) fn held<V: KvView>(view: &V, range: u32, has_begun: bool) -> KvResult<Option<Bounds>> {
+    let row = view.get(Family::Groups, &keys::group_row(range, keys::RANGE_ROW))?;
+    match row {
+        Some(row) => Ok(Some(decode(Family::Groups, &row)?)),
+        None => Ok((range == FIRST_RANGE && has_begun).then(Bounds::everything)),
     }
 }

@@ -36,6 +36,12 @@ impl Bounds {
         Self { epoch: 1, ..Self::default() }
     }
 
+    /// No key.
+    pub(super) fn nothing() -> Self {
+        // No border is so short.
+        Self { start: Bytes::from_static(&[0]), end: Bytes::from_static(&[0]), ..Self::default() }
+    }
+
     /// Whether a border lies within.
     pub(super) fn contains(&self, border: &[u8]) -> bool {
         border >= &self.start[..] && (self.end.is_empty() || border < &self.end[..])

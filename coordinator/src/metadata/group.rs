@@ -2,8 +2,10 @@
 //! No other module of the crate names openraft, but for the log, the state machine and the network it is given.
 
 use super::api::{MetadataError, MetadataResult};
+use super::bounds::Bounds;
 use super::command::{Command, Reply};
 use super::consensus::{Consensus, MemberChange, Members, Ordered};
+use super::kv::KvResult;
 use super::log_store::{GroupLog, LogDatabase};
 use super::network::{Hush, Lineage, Network};
 use super::raft_machine::{GroupState, StateMachine};
@@ -17,6 +19,7 @@ use openraft::error::{ClientWriteError, Fatal, LinearizableReadError, RaftError}
 use openraft::raft::TransferLeaderRequest;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 use openraft::{BasicNode, ChangeMembers, Config, Raft, ReadPolicy, Snapshot, SnapshotPolicy};
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,8 +65,9 @@ pub(super) struct Group {
     state: Arc<GroupState>,
     /// A proposal ended without an answer: it may be in the log and not in the state.
     has_lost_answers: AtomicBool,
-    /// There is something of it here, be it in the log alone.
-    has_begun: AtomicBool,
+    group_log: GroupLog,
+    /// Keys that what is about to come from other nodes takes up.
+    claim: Mutex<Option<Bounds>>,
     load: Load,
     hush: Arc<Hush>,
 }
@@ -80,7 +84,7 @@ impl Group {
         let unavailable = |reason: String| MetadataError::Unavailable { reason: format!("group {number}: {reason}") };
         let group_log = GroupLog::open(parts.log.clone(), number).map_err(|e| unavailable(e.to_string()))?;
         state.check_reaches(group_log.purged()).map_err(|e| unavailable(e.to_string()))?;
-        let has_begun = AtomicBool::new(group_log.last().is_some());
+        let own_log = group_log.clone();
         let hush = Arc::new(Hush::default());
         let network = Network { transport: parts.transport.clone(), lineage: state.clone(), hush: hush.clone() };
         let machine = StateMachine::new(state.clone());
@@ -88,7 +92,18 @@ impl Group {
         let raft = Raft::new(parts.me, config, network, group_log, machine);
         let raft = raft.await.map_err(|e| unavailable(e.to_string()))?;
         let (me, log, has_lost_answers) = (parts.me, parts.log.clone(), AtomicBool::new(false));
-        let group = Self { number, me, raft, log, state, has_lost_answers, has_begun, load: Load::default(), hush };
+        let group = Self {
+            number,
+            me,
+            raft,
+            log,
+            state,
+            has_lost_answers,
+            group_log: own_log,
+            claim: Mutex::default(),
+            load: Load::default(),
+            hush,
+        };
         if beginning == Beginning::Here {
             group.begin().await.map_err(&unavailable)?;
         }
@@ -140,14 +155,31 @@ impl Group {
         &self.load
     }
 
-    /// Whether there is anything of it here, so that its rows take up the place of its keys.
+    /// Whether there is anything of it here, be it in the log alone.
     pub(super) fn has_begun(&self) -> bool {
-        self.has_begun.load(Ordering::Acquire) || self.state.has_members()
+        self.state.has_members() || self.group_log.last().is_some()
     }
 
-    /// Something of it is about to come from other nodes.
-    pub(super) fn begin_elsewhere(&self) {
-        self.has_begun.store(true, Ordering::Release);
+    /// Takes note of the keys that what is about to come from other nodes takes up, or that it has come or was refused.
+    pub(super) fn claim(&self, bounds: Option<Bounds>) {
+        *self.claim.lock() = bounds;
+    }
+
+    /// What it takes up beside what is stored.
+    pub(super) fn claimed(&self) -> Option<Bounds> {
+        self.claim.lock().clone()
+    }
+
+    /// From the return on nothing is written to the state for this group, whatever its tasks still do.
+    pub(super) async fn close_state(&self) -> KvResult<()> {
+        let state = self.state.clone();
+        self.state
+            .store
+            .off_thread(move |_| {
+                state.close();
+                Ok(())
+            })
+            .await
     }
 
     /// Of a range that was split, drops the first entry of the log once, if it is flushed: a node that has nothing of the

@@ -4,7 +4,9 @@
 //! A node that keeps a parent, or an older ancestor, takes part in a child only after it has applied the splits: until then
 //! the rows the child begins with are not there, and nothing may be built on their absence (`apart.rs`).
 
+use super::apart::held;
 use super::api::{MetadataError, MetadataResult};
+use super::bounds::Bounds;
 use super::group::{Beginning, Group, GroupParts};
 use super::keys;
 use super::kv::{Family, KvResult, KvView, Scan};
@@ -13,7 +15,7 @@ use super::state_store::StateStore;
 use super::store::{FIRST_RANGE, ROOT};
 use super::wire::WireGroup;
 use parking_lot::RwLock;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
@@ -29,8 +31,8 @@ pub(super) struct Groups {
     running: RwLock<BTreeMap<u32, Arc<Group>>>,
     /// Held while a group is opened, so that none is opened twice; `false` once the node stops.
     is_open: tokio::sync::Mutex<bool>,
-    /// Not to be opened: their copies are being removed.
-    closed: RwLock<BTreeSet<u32>>,
+    /// Not to be opened: their copies are being removed. With the keys that they may still take up.
+    closed: RwLock<BTreeMap<u32, Bounds>>,
     /// Held while it is looked whether a copy may begin (`apart.rs`).
     pub(super) beginning: tokio::sync::Mutex<()>,
 }
@@ -72,10 +74,21 @@ impl Groups {
 
     /// Opens groups that a split, or a snapshot before the last start, has put here.
     pub(super) async fn open_new(&self) -> MetadataResult<()> {
+        let mut result = Ok(());
         for number in self.numbers().map_err(state_error)? {
-            self.open(number, Beginning::Elsewhere).await?;
+            let opened = match self.get(number) {
+                // It was opened for a message before its parent's copy here made the split: it begins anew from what that put here.
+                Some(running) if !running.state().has_members() => match self.close(number).await {
+                    Ok(()) => self.let_open(number, true).await,
+                    Err(error) => Err(error),
+                },
+                Some(_) => Ok(()),
+                None if self.closed.read().contains_key(&number) => Ok(()),
+                None => self.open(number, Beginning::Elsewhere).await.map(|_| ()),
+            };
+            result = opened.and(result);
         }
-        Ok(())
+        result
     }
 
     /// Waits until a split has been applied here.
@@ -114,7 +127,7 @@ impl Groups {
         if !*is_open {
             return Err(MetadataError::Unavailable { reason: "the metadata is stopping".to_owned() });
         }
-        if self.closed.read().contains(&number) {
+        if self.closed.read().contains_key(&number) {
             return Err(MetadataError::Unavailable {
                 reason: format!("the copy of range {number} here is being removed"),
             });
@@ -144,22 +157,36 @@ impl Groups {
         self.open(wire.group, Beginning::Elsewhere).await
     }
 
-    /// Ends a group here, and keeps it from being opened until `let_open`.
+    /// Ends a group here, and keeps it from being opened until `let_open`. Its keys stay taken. On return nothing is written
+    /// for it any more.
     pub(super) async fn close(&self, number: u32) -> MetadataResult<()> {
         use super::consensus::Consensus;
         let group = {
+            let _beginning = self.beginning.lock().await;
             let _is_open = self.is_open.lock().await;
-            self.closed.write().insert(number);
-            self.running.write().remove(&number)
+            let Some(group) = self.get(number) else { return Ok(()) };
+            let bounds = held(self.state.as_ref(), number, group.has_begun()).map_err(state_error)?;
+            let claimed = group.claimed();
+            // The wider of the two: of a copy that is being replaced, the old.
+            self.closed.write().insert(number, bounds.or(claimed).unwrap_or_else(Bounds::nothing));
+            self.running.write().remove(&number);
+            group
         };
-        let Some(group) = group else { return Ok(()) };
-        let ended = group.shutdown().await;
-        group.state().close();
-        ended
+        // An error is that its task has ended badly, and ended it has.
+        if let Err(error) = group.shutdown().await {
+            tracing::warn!(group = number, %error, "end a group");
+        }
+        group.close_state().await.map_err(state_error)
+    }
+
+    /// The groups that are closed, and the keys that they may still take up.
+    pub(super) fn closed(&self) -> Vec<(u32, Bounds)> {
+        self.closed.read().iter().map(|(number, bounds)| (*number, bounds.clone())).collect()
     }
 
     /// Lets a closed group be opened again, and does so if its copy is still here.
     pub(super) async fn let_open(&self, number: u32, is_here: bool) -> MetadataResult<()> {
+        let _beginning = self.beginning.lock().await;
         self.closed.write().remove(&number);
         if is_here { self.open(number, Beginning::Elsewhere).await.map(|_| ()) } else { Ok(()) }
     }

@@ -305,7 +305,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let applied = Applied { last: meta.last_log_id, membership: meta.last_membership.clone() };
         let row = serde_json::to_vec(&applied).map_err(io::Error::other)?;
         let group = self.state.group;
-        let installed = self.state.store.off_thread(move |store| snapshot::install(store, group, row, &staged)).await;
+        let state = self.state.clone();
+        // A closed group's rows may be under removal already.
+        let install = move |store: &StateStore| match state.is_closed.lock() {
+            is_closed if *is_closed => Err(KvError { reason: "the group was closed".to_owned() }),
+            _not_closed_meanwhile => snapshot::install(store, group, row, &staged),
+        };
+        let installed = self.state.store.off_thread(install).await;
         installed.and_then(|()| self.state.reload()).map_err(|error| {
             tracing::error!(%error, group, "a snapshot cannot be installed; the group stops here");
             self.state.has_failed.store(true, Ordering::Release);

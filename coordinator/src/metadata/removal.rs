@@ -4,6 +4,7 @@
 //! flushed batch; from then on there is no copy, only rows to be cleared, and the next start goes on with that before any
 //! group runs. The vote stays: a node that is made a member again must not vote twice in one term.
 
+use super::apart::held;
 use super::bounds::Bounds;
 use super::keys;
 use super::kv::{Batch, Family, KvError, KvResult, KvView, Scan};
@@ -14,10 +15,10 @@ use super::state_store::StateStore;
 use prost::Message;
 use std::sync::Arc;
 
-/// Removes the copy of `range`, whose group must have ended here for good.
-pub(super) async fn remove(state: &Arc<StateStore>, log: &LogDatabase, range: u32) -> KvResult<()> {
-    state.off_thread(move |state| begin(state, range)).await?;
-    finish(state, log, range).await
+/// Begins to remove the copy of `range`, whose group must have ended here for good: after this there is none, and `finish`
+/// must be called until it succeeds. An error: nothing has changed.
+pub(super) async fn begin(state: &Arc<StateStore>, range: u32) -> KvResult<()> {
+    state.off_thread(move |state| mark(state, range)).await
 }
 
 /// Goes on with what a crash had cut short. Called before any group runs.
@@ -38,22 +39,19 @@ pub(super) async fn resume(state: &Arc<StateStore>, log: &LogDatabase) -> KvResu
     Ok(())
 }
 
-fn begin(state: &StateStore, range: u32) -> KvResult<()> {
+fn mark(state: &StateStore, range: u32) -> KvResult<()> {
+    let applied = keys::group_row(range, keys::APPLIED_ROW);
+    // It may never have had anything but a log.
+    let bounds = held(state, range, state.get(Family::Groups, &applied)?.is_some())?.unwrap_or_else(Bounds::nothing);
     let mut batch = Batch::default();
-    if state.get(Family::Groups, &keys::group_row(range, keys::APPLIED_ROW))?.is_some() {
-        let bounds = Bounds::load(state, range)?;
-        batch.put(Family::Groups, keys::group_row(range, keys::REMOVING_ROW), bounds.encode_to_vec());
-        batch.delete(Family::Groups, keys::group_row(range, keys::APPLIED_ROW));
-    } else {
-        // It never had anything but perhaps a log.
-        let nothing = Bounds { start: b"\0".as_slice().into(), end: b"\0".as_slice().into(), ..Bounds::default() };
-        batch.put(Family::Groups, keys::group_row(range, keys::REMOVING_ROW), nothing.encode_to_vec());
-    }
+    batch.put(Family::Groups, keys::group_row(range, keys::REMOVING_ROW), bounds.encode_to_vec());
+    batch.delete(Family::Groups, applied);
     state.write(batch)?;
     state.flush()
 }
 
-async fn finish(state: &Arc<StateStore>, log: &LogDatabase, range: u32) -> KvResult<()> {
+/// Goes on with a removal that has begun. May be called again after an error.
+pub(super) async fn finish(state: &Arc<StateStore>, log: &LogDatabase, range: u32) -> KvResult<()> {
     let marker = keys::group_row(range, keys::REMOVING_ROW);
     let cleared = {
         let marker = marker.clone();
@@ -123,12 +121,15 @@ mod tests {
 
             match stage {
                 0 => {}
-                1 => begin(&state, RANGE).unwrap(),
+                1 => mark(&state, RANGE).unwrap(),
                 2 => {
-                    begin(&state, RANGE).unwrap();
+                    mark(&state, RANGE).unwrap();
                     clear_keys(&state, &bounds).unwrap();
                 }
-                _ => remove(&state, &log, RANGE).await.unwrap(),
+                _ => {
+                    begin(&state, RANGE).await.unwrap();
+                    finish(&state, &log, RANGE).await.unwrap();
+                }
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
             log.stop();

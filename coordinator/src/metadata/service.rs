@@ -1,6 +1,7 @@
 //! The consensus plane as a coordinator serves it: Raft's messages, and what other coordinators forward.
 
 use super::api::MetadataError;
+use super::bounds::Bounds;
 use super::command::Command;
 use super::consensus::{Consensus, Ordered};
 use super::entry::decode_entry;
@@ -85,10 +86,15 @@ async fn take_entries(
     group: &Group,
     request: AppendEntriesRequest<TypeConfig>,
 ) -> Result<AppendEntriesResponse<TypeConfig>, String> {
-    if request.prev_log_id.is_none() && !request.entries.is_empty() {
-        inner.groups.admit_first_entries(group).await.map_err(|e| e.to_string())?;
+    if request.prev_log_id.is_some() || request.entries.is_empty() {
+        return group.handle_append(request).await;
     }
-    group.handle_append(request).await
+    let beginning = inner.groups.admit_first_entries(group).await.map_err(|e| e.to_string())?;
+    let answer = group.handle_append(request).await;
+    if beginning.is_some() {
+        group.claim(None);
+    }
+    answer
 }
 
 fn entries(lengths: &[u32], body: Vec<Bytes>) -> Result<Vec<Entry>, TransportError> {
@@ -131,23 +137,50 @@ async fn transfer(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> 
 
 async fn snapshot(inner: &Inner, first: Frame, channel: &mut dyn Channel) -> Result<Bytes, TransportError> {
     let begin: SnapshotBegin = decoded(&first)?;
-    let staged = stage(inner, begin.group.group, channel).await?;
-    let meta = serde_json::from_slice(&begin.meta).map_err(|e| malformed(&e.to_string()))?;
-    let answer = match (staged, inner.groups.for_message(&begin.group).await) {
-        (Err(reason), _) => Err(reason),
-        (_, Err(error)) => Err(error.to_string()),
-        (Ok(staged), Ok(group)) => match inner.groups.admit_snapshot(&group, &begin.group).await {
-            Ok(_beginning) => group.handle_snapshot(begin.vote.into(), meta, staged).await,
-            Err(error) => {
-                staged.discard();
-                Err(error.to_string())
-            }
-        },
-    };
+    let answer = take_snapshot(inner, begin, channel).await?;
     Ok(head(&match answer {
         Ok(vote) => SnapshotReply { vote: Some((&vote).into()), failed: String::new() },
         Err(failed) => SnapshotReply { vote: None, failed },
     }))
+}
+
+/// Looks first whether it can be installed, for it may be gigabytes; and again when it is here, by what it really holds.
+async fn take_snapshot(
+    inner: &Inner,
+    begin: SnapshotBegin,
+    channel: &mut dyn Channel,
+) -> Result<Result<Vote, String>, TransportError> {
+    let number = begin.group.group;
+    let meta = serde_json::from_slice(&begin.meta).map_err(|e| malformed(&e.to_string()))?;
+    let told = Bounds { start: begin.group.start.clone(), end: begin.group.end.clone(), ..Bounds::default() };
+    let group = match inner.groups.for_message(&begin.group).await {
+        Ok(group) => inner.groups.check_free(number, &told).map(|()| group),
+        Err(error) => Err(error),
+    };
+    let group = match group {
+        Ok(group) => group,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let staged = match stage(inner, number, channel).await? {
+        Ok(staged) => staged,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let read = move || Ok((staged.bounds(number).map_err(std::io::Error::other)?, staged));
+    let (bounds, staged) = match inner.off_thread(read).await {
+        Ok(read) => read,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    Ok(match inner.groups.admit_snapshot(&group, bounds).await {
+        Ok(_beginning) => {
+            let answer = group.handle_snapshot(begin.vote.into(), meta, staged).await;
+            group.claim(None);
+            answer
+        }
+        Err(error) => {
+            staged.discard();
+            Err(error.to_string())
+        }
+    })
 }
 
 /// Receives the rows; the inner error is this node's, the outer one the caller's or the channel's.

@@ -161,7 +161,7 @@ fn visit_group<V: KvView>(view: &V, group: u32, visit: &mut RowVisitor<'_>) -> K
 }
 
 fn is_local(row: &[u8]) -> bool {
-    row == keys::APPLIED_ROW.as_bytes() || row == keys::INSTALLING_ROW.as_bytes()
+    [keys::APPLIED_ROW, keys::INSTALLING_ROW, keys::REMOVING_ROW].iter().any(|local| row == local.as_bytes())
 }
 
 /// The rows of families not ordered by object key that a row refers to: inline bytes and who refers to a segment.
@@ -198,12 +198,36 @@ pub(super) enum Staged {
 }
 
 impl Staged {
+    /// The bounds of the range whose rows it holds. Blocks: reads up to the row that tells, which is among the first.
+    pub(super) fn bounds(&self, group: u32) -> KvResult<Bounds> {
+        match self {
+            Self::Memory(bytes) => bounds_of_rows(group, &mut bytes.as_slice()),
+            Self::File(path) => {
+                let file = std::fs::File::open(path).map_err(|e| staging_error(&e))?;
+                bounds_of_rows(group, &mut BufReader::with_capacity(FRAME_BYTES, file))
+            }
+        }
+    }
+
     /// Drops it: it is not wanted.
     pub(super) fn discard(self) {
         if let Self::File(path) = self {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+fn bounds_of_rows(group: u32, rows: &mut dyn Read) -> KvResult<Bounds> {
+    let range_row = keys::group_row(group, keys::RANGE_ROW);
+    while let Some((family, key, value)) = read_row(rows).map_err(|e| staging_error(&e))? {
+        if family != Family::Groups {
+            break;
+        }
+        if key == range_row {
+            return decode(Family::Groups, &value);
+        }
+    }
+    Ok(Bounds::everything())
 }
 
 /// A snapshot that is being received.
@@ -423,9 +447,10 @@ fn has_bounds(store: &StateStore, group: u32) -> KvResult<bool> {
 /// Removes all rows within bounds, with what they refer to.
 pub(super) fn clear_keys(store: &StateStore, bounds: &Bounds) -> KvResult<()> {
     for family in KEYED {
-        let (start, end) = bounds.of_family(family);
+        let (mut start, end) = bounds.of_family(family);
         loop {
             let mut batch = Batch::default();
+            let mut last = Vec::new();
             store.scan(family, &start, &mut |key, value, _| {
                 if (!end.is_empty() && key >= end.as_slice()) || batch.writes.len() >= DELETES_MAX {
                     return Ok(Scan::Stop);
@@ -434,12 +459,15 @@ pub(super) fn clear_keys(store: &StateStore, bounds: &Bounds) -> KvResult<()> {
                     batch.delete(family, key);
                 }
                 batch.delete(family, key.to_vec());
+                last = key.to_vec();
                 Ok(Scan::Next)
             })?;
             if batch.writes.is_empty() {
                 break;
             }
             store.write(batch)?;
+            // Not over what was just deleted again.
+            start = last;
         }
     }
     Ok(())

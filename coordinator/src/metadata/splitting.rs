@@ -9,6 +9,7 @@ use super::state::border_of;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Bytes of rows, as stored, after which a range is cut. Large, so that a coordinator keeps some hundreds of ranges and
 /// not some ten thousand; small enough that a copy moves in a minute.
@@ -37,6 +38,8 @@ struct Windows {
     now: VecDeque<Vec<u8>>,
     before: Vec<Vec<u8>>,
     hot_windows: u32,
+    /// When the last window ended: looking at the others may take long.
+    ended: Option<Instant>,
 }
 
 /// A range's load at the end of a window.
@@ -66,9 +69,11 @@ impl Load {
         windows.now.push_back(border);
     }
 
-    /// Ends a window that has lasted `time`.
-    pub(super) fn end_window(&self, time: Duration) -> Heat {
+    /// Ends the window.
+    pub(super) fn end_window(&self) -> Heat {
         let mut windows = self.0.lock();
+        let now = Instant::now();
+        let time = windows.ended.replace(now).map_or(WINDOW, |ended| now - ended);
         let changes_per_second = std::mem::take(&mut windows.changes) as f64 / time.as_secs_f64().max(1e-3);
         windows.hot_windows = if changes_per_second > CHANGES_PER_SECOND_MAX { windows.hot_windows + 1 } else { 0 };
         let now: Vec<Vec<u8>> = std::mem::take(&mut windows.now).into();
@@ -202,21 +207,23 @@ mod tests {
         assert_eq!(plan(SMALL, &hot(skewed(), skewed())), Some(Cut::ByLoad(50u32.to_be_bytes().to_vec())));
     }
 
-    #[test]
-    fn windows_count_what_is_ordered() {
+    #[tokio::test(start_paused = true)]
+    async fn windows_count_what_is_ordered() {
         let load = Load::default();
         let put =
             |n: u64| Kind::Put(super::super::command::Put { bucket: 1, key: format!("k{n:06}"), ..Default::default() });
         for window in 1..=3 {
             (0..50_000).for_each(|n| load.note(&put(n)));
-            let heat = load.end_window(WINDOW);
+            tokio::time::advance(WINDOW).await;
+            let heat = load.end_window();
             assert_eq!((heat.hot_windows, heat.changes_per_second), (window, 5_000.0));
             assert_eq!((heat.now.len(), heat.before.is_empty()), (SAMPLES_MAX, window == 1));
         }
         (0..1_000).for_each(|n| load.note(&put(n)));
-        assert_eq!(load.end_window(WINDOW).hot_windows, 0);
+        tokio::time::advance(WINDOW).await;
+        assert_eq!(load.end_window().hot_windows, 0);
         load.forget();
-        assert_eq!(load.end_window(WINDOW), Heat::default());
+        assert_eq!(load.end_window(), Heat::default());
     }
 
     #[test]

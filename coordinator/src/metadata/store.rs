@@ -215,6 +215,7 @@ impl MetadataStore {
             tokio::spawn(open_loop(weak.clone())),
             tokio::spawn(keeper::keep(weak.clone())),
             tokio::spawn(splitter::cut_as_they_grow(weak.clone())),
+            tokio::spawn(leaving::leave_what_has_moved(weak.clone())),
             tokio::spawn(writers::announce(weak)),
         ];
         store.inner.tasks.lock().extend(tasks);

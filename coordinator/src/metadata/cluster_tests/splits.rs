@@ -155,3 +155,41 @@ async fn ranges_split_under_writes_and_list_in_order() {
     cluster.store(3).bucket_delete("registers").await.unwrap();
     cluster.stop().await;
 }
+
+/// As ranges grow they are cut, their leaders are spread, and a listing goes through all of them in order.
+#[tokio::test(start_paused = true)]
+async fn ranges_are_cut_as_they_grow() {
+    let mut cluster = Cluster::start_with(60, 3, Some(8 << 10)).await;
+    let bucket = BucketId(cluster.store(1).bucket_create("b", "o", 1).await.unwrap().id);
+    let key = |number: u64| format!("{:05}", number * 7_919 % 10_000);
+    for number in 0..2_000u64 {
+        cluster.store(1 + number % 3).put_version(put(bucket, &key(number), number, None)).await.unwrap();
+        if number % 200 == 0 {
+            sleep(Duration::from_secs(10)).await;
+        }
+    }
+    sleep(Duration::from_secs(60)).await;
+    let ranges = cluster.store(1).ranges();
+    assert!((8..=40).contains(&ranges.len()), "{} ranges", ranges.len());
+    let numbers: Vec<u32> = ranges.iter().map(|range| range.range).collect();
+    cluster.wait("leaders", |c| numbers.iter().all(|range| c.leader(*range).is_some())).await;
+    let leaders: BTreeSet<u64> = numbers.iter().filter_map(|range| cluster.leader(*range)).collect();
+    assert_eq!(leaders.len(), 3, "every node leads some");
+    // Half of what is cut is more than a quarter of the largest allowed, if the middle was met.
+    let state = cluster.store(1).inner.state.clone();
+    for range in &numbers {
+        let bounds = super::super::bounds::Bounds::load(state.as_ref(), *range).unwrap();
+        let bytes = state.bytes_between(Family::Objects, &bounds.start, &bounds.end).unwrap();
+        assert!((1 << 10..=8 << 10).contains(&bytes), "range {range} has {bytes} bytes");
+    }
+    cluster.crash(2, 0).await;
+    cluster.restart(2).await;
+    for node in 1..=3 {
+        let request = ListRequest { limit: 5_000, ..ListRequest::default() };
+        let page = cluster.store(node).list(bucket, request).await.unwrap();
+        let mut expected: Vec<String> = (0..2_000).map(key).collect();
+        expected.sort_unstable();
+        assert_eq!(page.entries.into_iter().map(|entry| entry.key).collect::<Vec<_>>(), expected);
+    }
+    cluster.stop().await;
+}

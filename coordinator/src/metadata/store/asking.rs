@@ -70,11 +70,19 @@ impl Inner {
         let Some(around) = around else { return self.ask(leader, rpc, group, payload).await };
         let through =
             self.call(around, rpc, GroupCall { group, payload: payload.clone(), pass_on: true }, TRY_LIMIT - PATIENCE);
-        if self.silent.is_on(leader) {
-            return through.await.unwrap_or_else(Try::Failed);
-        }
         let direct = self.call(leader, rpc, GroupCall { group, payload, pass_on: false }, TRY_LIMIT);
         tokio::pin!(direct, through);
+        if self.silent.is_on(leader) {
+            return match through.await {
+                Ok(answer @ (Try::Answered(_) | Try::Elsewhere(Some(_)))) => answer,
+                // The other way has failed: perhaps this one works again.
+                no_better => {
+                    let answer = direct.await;
+                    self.note(leader, answer.is_ok());
+                    answer.or(no_better).unwrap_or_else(Try::Failed)
+                }
+            };
+        }
         let first = match timeout(PATIENCE, &mut direct).await {
             Ok(answer) => answer,
             Err(_) => tokio::select! {

@@ -9,7 +9,6 @@ use super::super::consensus::{Consensus, MemberChange};
 use super::super::group::Group;
 use super::super::state;
 use super::super::voters::{Candidate, VOTERS_MAX, Wish, is_deaf, plan, range_voters_max, voter_count};
-use super::leaving::Leaving;
 use super::{FIRST_RANGE, Inner, MetadataStore, ROOT};
 use holdfast_proto::cluster::{NodeIntent, NodeRecord, Role};
 use std::collections::BTreeMap;
@@ -35,7 +34,6 @@ pub(super) async fn keep(inner: Weak<Inner>) {
     metrics::describe_gauge!("holdfast_metadata_voters", metrics::Unit::Count, meaning);
     let mut transferred: BTreeMap<u32, Instant> = BTreeMap::new();
     let mut silenced: BTreeMap<u32, Instant> = BTreeMap::new();
-    let mut leaving = Leaving::default();
     loop {
         tokio::time::sleep(PERIOD).await;
         let Some(inner) = inner.upgrade() else { return };
@@ -61,7 +59,6 @@ pub(super) async fn keep(inner: Weak<Inner>) {
                 tracing::warn!(%error, "drop the first entry of the log");
             }
         }
-        leaving.look(&inner).await;
         if inner.groups.get(ROOT).is_some_and(|root| root.members().is_leader) {
             carry_on(&inner).await;
         }

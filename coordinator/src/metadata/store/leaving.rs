@@ -13,21 +13,41 @@ use super::asking::Try;
 use super::{Inner, ROOT};
 use holdfast_proto::rpc::Rpc;
 use prost::Message;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// How often it is looked.
+const PERIOD: Duration = Duration::from_secs(1);
 /// A copy that nobody counts on is kept that long: what the map says of members may be behind.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Since when ranges are said to be elsewhere.
+/// Removes copies that have moved away until the store is gone.
+pub(super) async fn leave_what_has_moved(inner: Weak<Inner>) {
+    let mut leaving = Leaving::default();
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        let Some(inner) = inner.upgrade() else { return };
+        leaving.look(&inner).await;
+    }
+}
+
 #[derive(Default)]
-pub(super) struct Leaving(BTreeMap<u32, Instant>);
+struct Leaving {
+    /// Since when ranges are said to be elsewhere.
+    since: BTreeMap<u32, Instant>,
+    /// Removals that have begun and met an error: their groups stay closed until they are done.
+    unfinished: BTreeSet<u32>,
+}
 
 impl Leaving {
     /// Removes at most one copy.
-    pub(super) async fn look(&mut self, inner: &Arc<Inner>) {
+    async fn look(&mut self, inner: &Arc<Inner>) {
+        if let Some(range) = self.unfinished.pop_first() {
+            self.finish(inner, range).await;
+            return;
+        }
         let mut elsewhere = BTreeMap::new();
         for group in inner.groups.all() {
             let number = group.number();
@@ -37,42 +57,54 @@ impl Leaving {
                 elsewhere.insert(number, members);
             }
         }
-        self.0.retain(|number, _| elsewhere.contains_key(number));
+        self.since.retain(|number, _| elsewhere.contains_key(number));
         for (number, members) in elsewhere {
-            let since = self.0.entry(number).or_insert_with(Instant::now);
-            if since.elapsed() < PATIENCE {
-                continue;
+            let since = self.since.entry(number).or_insert_with(Instant::now);
+            if since.elapsed() >= PATIENCE {
+                *since = Instant::now();
+                if let Err(reason) = self.leave(inner, number, &members).await {
+                    tracing::warn!(range = number, %reason, "a copy that may have moved off this node stays for now");
+                }
+                return;
             }
-            *since = Instant::now();
-            if let Err(reason) = leave(inner, number, &members).await {
-                tracing::warn!(range = number, %reason, "a copy that may have moved off this node stays for now");
-            }
-            return;
         }
     }
+
+    async fn leave(&mut self, inner: &Arc<Inner>, range: u32, members: &[u64]) -> Result<(), String> {
+        if is_member(inner, range, members).await? {
+            return Ok(());
+        }
+        if let Err(reason) = close_and_begin(inner, range, members).await {
+            inner.groups.let_open(range, true).await.map_err(|e| format!("{reason}; open it again: {e}"))?;
+            return Err(reason);
+        }
+        self.finish(inner, range).await;
+        Ok(())
+    }
+
+    async fn finish(&mut self, inner: &Arc<Inner>, range: u32) {
+        if let Err(error) = removal::finish(&inner.state, &inner.log, range).await {
+            tracing::warn!(range, %error, "remove a copy that has moved off this node; it is tried again");
+            self.unfinished.insert(range);
+            return;
+        }
+        tracing::info!(range, "a copy of a range that has moved off this node is removed");
+        // Opens nothing.
+        let _ = inner.groups.let_open(range, false).await;
+    }
+}
+
+async fn close_and_begin(inner: &Inner, range: u32, members: &[u64]) -> Result<(), String> {
+    inner.groups.close(range).await.map_err(|e| e.to_string())?;
+    if is_member(inner, range, members).await? {
+        return Err("it was taken back".to_owned());
+    }
+    removal::begin(&inner.state, range).await.map_err(|e| e.to_string())
 }
 
 fn told_members(inner: &Inner, range: u32) -> Vec<u64> {
     let cache = inner.cache.read();
     cache.ranges.values().find(|record| record.range == range).map(|record| record.members.clone()).unwrap_or_default()
-}
-
-async fn leave(inner: &Arc<Inner>, range: u32, members: &[u64]) -> Result<(), String> {
-    if is_member(inner, range, members).await? {
-        return Ok(());
-    }
-    inner.groups.close(range).await.map_err(|e| e.to_string())?;
-    let left = match is_member(inner, range, members).await {
-        Ok(false) => removal::remove(&inner.state, &inner.log, range).await.map_err(|e| e.to_string()),
-        Ok(true) => Err("it was taken back".to_owned()),
-        Err(reason) => Err(reason),
-    };
-    let is_gone = left.is_ok();
-    inner.groups.let_open(range, !is_gone).await.map_err(|e| e.to_string())?;
-    if is_gone {
-        tracing::info!(range, ?members, "a copy of a range that has moved off this node is removed");
-    }
-    left
 }
 
 /// Whether this node is a voter or learner of the range, by the first of `members` that can tell.
