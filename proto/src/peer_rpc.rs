@@ -81,4 +81,7 @@ pub struct AdminForwarded {
     /// JSON.
     #[prost(bytes = "bytes", tag = "2")]
     pub body: Bytes,
+    /// Whoever was asked does not lead any more: nothing was done, and another may be asked.
+    #[prost(bool, tag = "3")]
+    pub is_elsewhere: bool,
 }

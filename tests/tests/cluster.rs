@@ -21,30 +21,52 @@ const SIZES: [usize; 5] = [100, 20_000, 300_000, 1 << 20, 3_000_000];
 const RESUME_LIMIT: Duration = Duration::from_secs(20);
 /// How long the load goes on after the kill.
 const LOAD_AFTER_KILL: Duration = Duration::from_secs(25);
+/// Objects written around the kill that are looked at one by one.
+const INSPECTED_MAX: usize = 200;
 
 fn size_of(seed: u64) -> usize {
     SIZES[usize::try_from(seed).unwrap() % SIZES.len()]
 }
 
-type Written = Arc<Mutex<BTreeMap<String, (u64, usize)>>>;
+/// What was acknowledged, and when.
+type Written = Arc<Mutex<BTreeMap<String, (u64, usize, Instant)>>>;
 
 async fn put(client: &aws_sdk_s3::Client, written: &Written, key: String, seed: u64) -> bool {
     let size = size_of(seed);
     let body = ByteStream::from(bytes_of(seed, size));
     let is_done = client.put_object().bucket(BUCKET).key(&key).body(body).send().await.is_ok();
     if is_done {
-        written.lock().unwrap().insert(key, (seed, size));
+        written.lock().unwrap().insert(key, (seed, size, Instant::now()));
     }
     is_done
 }
 
-async fn read_all(client: &aws_sdk_s3::Client, written: &Written, when: &str) {
+/// Reads all that was acknowledged, through `by`.
+async fn read_all(by: &Server, written: &Written, when: &str) {
+    let client = aws_client(&by.endpoint());
     let all = written.lock().unwrap().clone();
-    for (key, (seed, size)) in all {
+    for (key, (seed, size, _)) in all {
         let found = client.get_object().bucket(BUCKET).key(&key).send().await;
-        let found = found.unwrap_or_else(|e| panic!("{when}: acknowledged {key} of {size} bytes: {e:?}"));
+        let found = found.unwrap_or_else(|e| {
+            let inspected = describe(&by.cli(&["object", "inspect", &format!("s3://{BUCKET}/{key}")]));
+            let why = e.into_service_error();
+            panic!("{when}: acknowledged {key} of {size} bytes: {why:?}\n{inspected}\n{}", by.log_tail())
+        });
         let bytes = found.body.collect().await.unwrap_or_else(|e| panic!("{when}: {key}: {e}")).into_bytes();
         assert!(bytes == bytes_of(seed, size), "{when}: {key} has other bytes");
+    }
+}
+
+/// A store that says it is healthy has every shard of every object in its place; of those written around the kill that is
+/// looked at.
+fn check_whole(by: &Server, keys: &[String], all: [&Server; 3]) {
+    for key in keys.iter().take(INSPECTED_MAX) {
+        let object = by.cli_json(&["object", "inspect", &format!("s3://{BUCKET}/{key}")], &[0]);
+        let segments = object["segments"].as_array().unwrap();
+        let shards = segments.iter().flat_map(|segment| segment["shards"].as_array().unwrap());
+        let broken: Vec<_> = shards.filter(|shard| shard["state"] != "ok").collect();
+        let logs = || all.map(Server::log_tail).join("\n---\n");
+        assert!(broken.is_empty(), "{key} is not whole in a healthy store: {object:#}\n{}", logs());
     }
 }
 
@@ -68,7 +90,7 @@ fn three_nodes_outlive_the_loss_of_one_and_then_of_another() {
             let client = &clients[usize::try_from(seed).unwrap() % 3];
             assert!(put(client, &written, format!("before-{seed}"), seed).await, "write {seed} with all nodes up");
         }
-        read_all(&clients[2], &written, "all nodes up").await;
+        read_all(&third, &written, "all nodes up").await;
     });
 
     // The first node leads: it made the cluster. Under load it is killed.
@@ -105,14 +127,20 @@ fn three_nodes_outlive_the_loss_of_one_and_then_of_another() {
         println!("{what} resumed {resumed:?} after the kill; {refused} of all {} were refused", outcomes.len());
         assert!(resumed < RESUME_LIMIT, "{what} resumed only {resumed:?} after the kill");
     }
-    runtime.block_on(read_all(&clients[1], &written, "one node killed"));
+    runtime.block_on(read_all(&second, &written, "one node killed"));
 
     // It comes back with only its data directory and its listeners, and what it missed is repaired.
     first.restart();
     wait_for(&third, &["node", "list"], "three nodes up again", |nodes| up_and_voting(nodes) == 3);
     third.wait_healthy(Duration::from_secs(120));
+    let around: Vec<String> = {
+        let written = written.lock().unwrap();
+        let is_around = |at: Instant| at + Duration::from_secs(1) > killed && at < killed + Duration::from_secs(4);
+        written.iter().filter(|(_, (_, _, at))| is_around(*at)).map(|(key, _)| key.clone()).collect()
+    };
+    check_whole(&third, &around, [&first, &second, &third]);
     second.kill();
-    runtime.block_on(read_all(&aws_client(&third.endpoint()), &written, "another node killed"));
+    runtime.block_on(read_all(&third, &written, "another node killed"));
 }
 
 #[test]

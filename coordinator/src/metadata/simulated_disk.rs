@@ -16,6 +16,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default)]
 pub(super) struct LogBatch {
     pub(super) delete: Option<(Vec<u8>, Vec<u8>)>,
+    /// Nothing is ever written to the deleted range again: its files may go at once, whatever else is in the queue.
+    pub(super) is_for_good: bool,
     pub(super) rows: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 

@@ -57,7 +57,23 @@ pub struct ClusterActivity {
 #[derive(Clone, Copy, Debug)]
 pub struct Silence {
     since: Instant,
+    seen: Instant,
     is_barred: bool,
+}
+
+impl Silence {
+    fn begin(now: Instant) -> Self {
+        Self { since: now, seen: now, is_barred: false }
+    }
+
+    /// It does not answer once more. If that was last seen long ago it begins anew: it may have answered in between, had
+    /// it been asked.
+    fn go_on(&mut self, now: Instant) {
+        if !self.is_barred && now.saturating_duration_since(self.seen) > BAR_AFTER {
+            self.since = now;
+        }
+        self.seen = now;
+    }
 }
 
 #[async_trait]
@@ -98,8 +114,10 @@ impl ClusterActivity {
             tokio::time::sleep(TRY_REST).await;
         }
         let silence = {
-            let mut silent = self.silent.lock();
-            *silent.entry(node).or_insert(Silence { since: Instant::now(), is_barred: false })
+            let (mut silent, now) = (self.silent.lock(), Instant::now());
+            let silence = silent.entry(node).or_insert_with(|| Silence::begin(now));
+            silence.go_on(now);
+            *silence
         };
         let unknown = |why: String| ActivityUnknown { reason: format!("node {node}: {why}") };
         if silence.since.elapsed() < BAR_AFTER {
@@ -245,6 +263,18 @@ mod tests {
         assert_eq!(activity, writing(1));
         assert!(took >= BAR_AFTER);
         assert_eq!(*world.metadata.fenced.lock(), [OTHER]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_moments_of_silence_far_apart_are_not_one_long_one() {
+        let world = world(5);
+        world.network.set_link(OWN, OTHER, LinkConditions::delayed(Duration::from_secs(60)));
+        for _ in 0..3 {
+            let unknown = world.activity.activity(Epoch(5)).await.unwrap_err();
+            assert!(unknown.reason.contains("barred if that lasts"), "{unknown}");
+            tokio::time::sleep(BAR_AFTER * 2).await;
+        }
+        assert_eq!(*world.metadata.fenced.lock(), []);
     }
 
     #[tokio::test(start_paused = true)]

@@ -34,7 +34,7 @@ pub(super) fn all_but_vote(group: u32) -> LogBatch {
     let row = |kind: u8| [group.to_be_bytes().as_slice(), &[kind]].concat();
     let entry = |index: u64| [row(ROW_ENTRY).as_slice(), &index.to_be_bytes()].concat();
     let rows = [ROW_COMMITTED, ROW_PURGED].map(|kind| (row(kind), None));
-    LogBatch { delete: Some((entry(0), entry(u64::MAX))), rows: rows.into() }
+    LogBatch { delete: Some((entry(0), entry(u64::MAX))), rows: rows.into(), ..LogBatch::default() }
 }
 
 /// One group's log.
@@ -215,7 +215,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         let value = to_json(vote)?;
         self.shared.lock().vote = Some(*vote);
         let key = self.row(ROW_VOTE);
-        self.write_and_wait(LogBatch { delete: None, rows: vec![(key, Some(value))] }).await
+        self.write_and_wait(LogBatch { rows: vec![(key, Some(value))], ..LogBatch::default() }).await
     }
 
     /// Kept in memory and written along with the next append: it costs no sync of its own, and a lost one only means
@@ -254,7 +254,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             let committed = shared.committed.map_or(0, |c| c.index);
             shared.recent.shrink(committed);
         }
-        let batch = LogBatch { delete: None, rows };
+        let batch = LogBatch { rows, ..LogBatch::default() };
         self.database.submit(Request { batch, done: Done::Flushed(callback) }).await
     }
 
@@ -266,7 +266,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             shared.last = last.or(shared.purged);
         }
         let range = (self.entry_key(from), self.entry_key(u64::MAX));
-        self.write_and_wait(LogBatch { delete: Some(range), rows: Vec::new() }).await
+        self.write_and_wait(LogBatch { delete: Some(range), ..LogBatch::default() }).await
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
@@ -281,7 +281,8 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         let rows = vec![(self.row(ROW_PURGED), Some(to_json(&log_id)?))];
         let range = (self.entry_key(0), self.entry_key(log_id.index + 1));
         // Nobody waits: losing a purge costs nothing but room, and it must not hold up the appends behind it.
-        self.database.submit(Request { batch: LogBatch { delete: Some(range), rows }, done: Done::Nobody }).await
+        let batch = LogBatch { delete: Some(range), is_for_good: true, rows };
+        self.database.submit(Request { batch, done: Done::Nobody }).await
     }
 }
 
@@ -351,7 +352,7 @@ mod tests {
         log.purge(log_id(4)).await.unwrap();
         let stale = encode_entry(&entry(2, 10)).unwrap();
         let row = (log.entry_key(2), Some(stale));
-        log.write_and_wait(LogBatch { delete: None, rows: vec![row] }).await.unwrap();
+        log.write_and_wait(LogBatch { rows: vec![row], ..LogBatch::default() }).await.unwrap();
         let state = GroupLog::open(database.clone(), 1).unwrap().get_log_state().await.unwrap();
         assert_eq!(state.last_log_id.map(|id| id.index), Some(4));
         assert_eq!(state.last_purged_log_id.map(|id| id.index), Some(4));

@@ -91,7 +91,7 @@ impl LogDatabase {
         let before = stored.and_then(|v| <[u8; 8]>::try_from(v).ok()).map_or(0, u64::from_be_bytes);
         let (sender, receiver) = oneshot::channel();
         let rows = vec![(OPENINGS.to_vec(), Some((before + 1).to_be_bytes().to_vec()))];
-        self.submit(Request { batch: LogBatch { delete: None, rows }, done: Done::Waiter(sender) }).await?;
+        self.submit(Request { batch: LogBatch { rows, ..LogBatch::default() }, done: Done::Waiter(sender) }).await?;
         receiver.await.map_err(|_| io::Error::other("the metadata log's writer has ended"))??;
         Ok(before + 1)
     }

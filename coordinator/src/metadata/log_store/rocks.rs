@@ -109,7 +109,9 @@ fn write_loop(db: &DB, requests: &Receiver<Request>, has_failed: &AtomicBool) {
         while let Some(request) = next {
             if let Some((from, to)) = request.batch.delete {
                 batch.delete_range(&from, &to);
-                ranges.push((from, to));
+                if request.batch.is_for_good {
+                    ranges.push((from, to));
+                }
             }
             for (key, value) in request.batch.rows {
                 match value {
@@ -134,7 +136,8 @@ fn write_loop(db: &DB, requests: &Receiver<Request>, has_failed: &AtomicBool) {
             done.tell(failed.as_deref());
         }
         for (from, to) in ranges {
-            // Whole tables of purged entries go without being compacted; what is left is dropped by compaction.
+            // Whole tables of purged entries go without being compacted; what is left is dropped by compaction. Not those
+            // of a log that was cut back: entries written since may be in them by now.
             if let Err(error) = db.delete_file_in_range(&from, &to) {
                 tracing::warn!(%error, "drop purged tables of the metadata log");
             }
