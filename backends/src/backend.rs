@@ -33,12 +33,13 @@ pub trait Backend: Send + Sync + 'static {
     /// `Full` if there is not even room to note it.
     async fn delete(&self, shards: Vec<ShardId>) -> Result<(), ShardError>;
 
-    /// Up to `limit` shards of `pg` after `after` in id order, without quarantined ones.
+    /// Up to `limit` shards of `pg` after `after` in id order. Quarantined ones, which take room, are among them, without
+    /// their root (`ShardStat::NO_ROOT`).
     async fn list(&self, pg: PgId, after: Option<ShardId>, limit: usize) -> Result<Vec<ShardStat>, ShardError>;
 
     /// Verifies shards after `after` until about `budget_bytes` were read (at least one shard). Shards that fail are
-    /// quarantined: `stat` and `list` leave them out until they are written again, while `read` still hands out
-    /// their good cells, which may be the ones a decode needs.
+    /// quarantined: `stat` leaves them out and `list` tells no root of them until they are written again, while `read`
+    /// still hands out their good cells, which may be the ones a decode needs.
     async fn scrub(&self, after: Option<ShardId>, budget_bytes: u64) -> Result<ScrubStep, ShardError>;
 
     /// How it is now; probes it, so that a directory that vanished is seen.

@@ -402,7 +402,8 @@ async fn damage_is_listed_and_quarantined(backend: &dyn Backend) -> Finding {
         ensure!(step.damaged == [header.id], "scrub found {:?} damaged", step.damaged);
         ensure!(backend.stat(header.id).await.map_err(words)?.is_none(), "a quarantined shard has a stat");
         let listed = backend.list(header.id.pg, None, 10_000).await.map_err(words)?;
-        ensure!(listed.iter().all(|stat| stat.id != header.id), "a quarantined shard is listed");
+        let found = listed.iter().find(|stat| stat.id == header.id).map(|stat| stat.root);
+        ensure!(found == Some(ShardStat::NO_ROOT), "a quarantined shard is listed with the root {found:?}");
         put(backend, &header, sample_cells(&header, 1)).await.map_err(words)?;
         let read = get(backend, &header).await.map_err(words)?;
         ensure!(read.damaged.is_empty() && read.bytes == expected, "a shard written again is still damaged");

@@ -68,11 +68,6 @@ impl MemoryBackend {
         state.shards.get(&shard).is_some_and(|stored| stored.root == root && stored.is_whole())
     }
 
-    /// Whether the shard is kept with a cell that does not hold. Changes nothing.
-    pub fn is_damaged(&self, shard: ShardId) -> bool {
-        self.state.lock().shards.get(&shard).is_some_and(|stored| !stored.is_whole())
-    }
-
     /// Takes a shard out.
     pub fn take(&self, shard: ShardId) -> Option<TakenShard> {
         let mut state = self.state.lock();
@@ -258,8 +253,12 @@ impl Backend for MemoryBackend {
     async fn list(&self, pg: PgId, after: Option<ShardId>, limit: usize) -> Result<Vec<ShardStat>, ShardError> {
         let state = self.state.lock();
         let from = after.map_or(Unbounded, Excluded);
-        let of_pg = state.shards.range((from, Unbounded)).filter(|(id, stored)| id.pg == pg && !stored.is_quarantined);
-        Ok(of_pg.take(limit).map(|(_, stored)| stored.stat()).collect())
+        let of_pg = state.shards.range((from, Unbounded)).filter(|(id, _)| id.pg == pg);
+        let listed = |stored: &Stored| match stored.is_quarantined {
+            true => ShardStat { root: ShardStat::NO_ROOT, ..stored.stat() },
+            false => stored.stat(),
+        };
+        Ok(of_pg.take(limit).map(|(_, stored)| listed(stored)).collect())
     }
 
     async fn scrub(&self, after: Option<ShardId>, budget_bytes: u64) -> Result<ScrubStep, ShardError> {
@@ -395,8 +394,7 @@ mod tests {
         backend.put_back(taken);
         assert_eq!(backend.stat(header.id).await, Ok(Some(stat.clone())));
         assert_eq!(backend.shards(), [header.id]);
-        assert!(!backend.is_damaged(header.id) && backend.corrupt(header.id, 0) && backend.is_damaged(header.id));
-        assert!(!backend.is_intact(header.id, stat.root));
+        assert!(backend.corrupt(header.id, 0) && !backend.is_intact(header.id, stat.root));
     }
 
     #[tokio::test]

@@ -38,10 +38,15 @@ pub struct ShardStat {
     pub shard_bytes: u64,
     /// Bytes of a full cell.
     pub cell_bytes: u32,
-    /// Its root hash.
+    /// Its root hash; in a listing `NO_ROOT` for one that is quarantined.
     pub root: [u8; 32],
     /// When its cells were last verified by scrub or written, milliseconds since 1970.
     pub verified_ms: u64,
+}
+
+impl ShardStat {
+    /// The root of a shard that is known to be damaged: it takes room and counts as missing.
+    pub const NO_ROOT: [u8; 32] = [0; 32];
 }
 
 /// Verified cells.
@@ -305,7 +310,8 @@ pub trait NodeClient: Send + Sync + 'static {
         superseded_by: Option<Epoch>,
     ) -> Result<(), ShardError>;
 
-    /// Up to `limit` shards of `pg` after `after` in id order. From the answer on, deletions by a map older than `epoch`
+    /// Up to `limit` shards of `pg` after `after` in id order; quarantined ones without their root (`ShardStat::NO_ROOT`),
+    /// so that what takes room is freed once it is not wanted. From the answer on, deletions by a map older than `epoch`
     /// are refused, also after a restart.
     async fn list_shards(
         &self,

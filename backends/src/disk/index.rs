@@ -71,6 +71,12 @@ impl Entry {
         }
     }
 
+    /// What a listing says of it: of one that is quarantined that it has no root.
+    pub(crate) fn listed(&self, id: ShardId) -> ShardStat {
+        let root = if self.is_quarantined { ShardStat::NO_ROOT } else { self.root };
+        ShardStat { root, ..self.stat(id) }
+    }
+
     /// How many cells it has.
     pub(crate) fn cell_count(&self) -> u32 {
         u32::try_from(self.shard_bytes.div_ceil(u64::from(self.cell_bytes.max(1)))).unwrap_or(u32::MAX)

@@ -269,8 +269,7 @@ impl Backend for DiskBackend {
         let list = move |engine: &Arc<Engine>| {
             engine.gate.fault.check_read()?;
             let shards = engine.ledger.index().shards(Some(pg), after);
-            let sound = shards.filter(|item| item.as_ref().map_or(true, |(_, entry)| !entry.is_quarantined));
-            let stats = sound.take(limit.min(LIST_MAX)).map(|item| item.map(|(id, entry)| entry.stat(id)));
+            let stats = shards.take(limit.min(LIST_MAX)).map(|item| item.map(|(id, entry)| entry.listed(id)));
             stats.collect::<Result<_, _>>().map_err(|error| engine.index_unreadable("list shards", &error))
         };
         self.gate.call(Lane::Read, list).await

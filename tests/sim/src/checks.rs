@@ -194,10 +194,7 @@ impl Checks {
         for disk in self.cluster.disks() {
             let Some(backend) = disk.backend() else { continue };
             for shard in disk.shards().into_iter().filter(|shard| !expected.contains(&(backend, *shard))) {
-                // One that is damaged and whose slot has moved is listed to nobody: known, and written down in ROADMAP.md.
-                if !disk.is_damaged(shard) {
-                    survey.unsettled.push(format!("{shard} is left over on {backend}"));
-                }
+                survey.unsettled.push(format!("{shard} is left over on {backend}"));
             }
         }
     }

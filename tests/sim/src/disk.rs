@@ -139,11 +139,6 @@ impl Disk {
         self.state.lock().kept.as_ref().is_some_and(|(_, kept)| kept.is_intact(shard, root))
     }
 
-    /// Whether the shard lies there with a cell that does not hold.
-    pub fn is_damaged(&self, shard: ShardId) -> bool {
-        self.state.lock().kept.as_ref().is_some_and(|(_, kept)| kept.is_damaged(shard))
-    }
-
     /// All that lies there.
     pub fn shards(&self) -> Vec<ShardId> {
         self.state.lock().kept.as_ref().map(|(_, kept)| kept.shards()).unwrap_or_default()
