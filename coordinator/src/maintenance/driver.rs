@@ -154,22 +154,22 @@ fn next_item(shared: &Shared) -> Option<WorkItem> {
 /// Accounts for what became of a segment. Returns 1 if a planned one was settled.
 fn handle_outcome(shared: &Shared, item: WorkItem, outcome: Outcome) -> u64 {
     let now_ms = shared.now_ms();
-    // Items from hints were never counted in the table.
-    let is_counted = item.segment_bytes > 0;
     let mut repair = shared.repair.lock();
+    // Items from hints were never counted in the table, others perhaps in one that is no more.
+    let counted = item.counted.filter(|counted| counted.inventory == repair.inventory);
     let is_settled = match &outcome {
         Outcome::Settled { margin, bytes_written } | Outcome::Blocked { margin, bytes_written } => {
             repair.bytes_written += bytes_written;
             repair.rate.add(*bytes_written, now_ms);
-            if is_counted {
-                repair.margins.shift(item.margin, *margin, item.segment_bytes);
+            if let Some(counted) = counted {
+                repair.margins.shift(counted.margin, *margin, item.segment_bytes);
                 repair.margins.remove_work(item.shards_to_write, item.bytes_to_write);
             }
-            matches!(outcome, Outcome::Settled { .. }) && is_counted
+            matches!(outcome, Outcome::Settled { .. }) && item.counted.is_some()
         }
         Outcome::Gone => {
-            if is_counted {
-                repair.margins.forget(item.margin, item.segment_bytes);
+            if let Some(counted) = counted {
+                repair.margins.forget(counted.margin, item.segment_bytes);
                 repair.margins.remove_work(item.shards_to_write, item.bytes_to_write);
             }
             false

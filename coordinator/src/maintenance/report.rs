@@ -96,7 +96,10 @@ pub(crate) async fn report(shared: &Shared) -> StatusReport {
             target,
             by_inventory,
             by_health: margin_by_health(&map.table, &reach).unwrap_or(target),
-            is_doubtful: !is_settled || state.queue.suspect_count() > 0 || state.unreadable_records > 0,
+            is_doubtful: !is_settled
+                || state.queue.suspect_count() > 0
+                || state.queue.is_any_below(target)
+                || state.unreadable_records > 0,
             has_thin_metadata: !thin.is_empty(),
             has_segments: by_inventory.is_some() || state.doubts_settled.is_none(),
         }

@@ -11,7 +11,9 @@ use super::node_admin;
 use super::orphans;
 use super::shared::{Doubt, Phase, Shared};
 use crate::metadata::{ClusterMap, MetadataError};
-use crate::repair::{MarginTable, Reach, SegmentPlan, SegmentShape, Unowned, WindowInventory, WorkItem, plan_segment};
+use crate::repair::{
+    Counted, MarginTable, Reach, SegmentPlan, SegmentShape, Unowned, WindowInventory, WorkItem, plan_segment,
+};
 use futures::future::join_all;
 use holdfast_proto::node::{ShardError, ShardStat};
 use holdfast_proto::{BackendId, Epoch, PgId, SegmentId, ShardId};
@@ -47,6 +49,7 @@ impl From<MetadataError> for ScanEnd {
 /// One inventory under way.
 struct Scan<'a> {
     shared: &'a Shared,
+    number: u64,
     map: Arc<ClusterMap>,
     reach: Reach,
     /// No write places shards by an older layout any more: what was seen stays so.
@@ -76,15 +79,17 @@ pub(crate) async fn take_inventory(shared: &Arc<Shared>) -> ScanEnd {
 async fn try_inventory(shared: &Arc<Shared>) -> Result<(), ScanEnd> {
     // The first health report must be in: without it every backend would look gone.
     super::health::ensure_report(shared).await;
-    let doubts = {
+    let (doubts, number) = {
         let mut repair = shared.repair.lock();
         repair.phase = Phase::Scanning;
         repair.inventory_wanted = false;
         repair.queue.begin_inventory();
-        repair.doubts
+        repair.inventories += 1;
+        (repair.doubts, repair.inventories)
     };
     let mut scan = Scan {
         shared,
+        number,
         map: shared.layout.current(),
         reach: shared.reach(),
         is_fenced: false,
@@ -126,6 +131,8 @@ fn publish(shared: &Shared, scan: Scan<'_>, doubts: u64) {
     let now_ms = shared.now_ms();
     let mut repair = shared.repair.lock();
     repair.margins = scan.margins;
+    repair.inventory = scan.number;
+    repair.queue.end_inventory(scan.number);
     repair.shard_bytes = scan.shard_bytes;
     repair.blocked = scan.blocked;
     repair.unreadable_records = scan.unreadable_records;
@@ -272,6 +279,7 @@ impl Scan<'_> {
             self.shared.repair.lock().queue.add(WorkItem {
                 segment: shape.id,
                 margin: plan.margin,
+                counted: Some(Counted { inventory: self.number, margin: plan.margin }),
                 segment_bytes: shape.segment_bytes,
                 shards_to_write,
                 bytes_to_write,

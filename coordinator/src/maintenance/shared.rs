@@ -145,6 +145,9 @@ pub(crate) struct RepairState {
     /// `doubts` when the last complete inventory began; `None` before the first.
     pub(crate) doubts_settled: Option<u64>,
     pub(crate) scanned_ms: u64,
+    /// Inventories begun, and the one that `margins` is of.
+    pub(crate) inventories: u64,
+    pub(crate) inventory: u64,
     pub(crate) margins: MarginTable,
     /// Bytes that one slot of each PG holds, by the last inventory.
     pub(crate) shard_bytes: Vec<u64>,
@@ -233,6 +236,8 @@ impl Shared {
             doubts: 0,
             doubts_settled: None,
             scanned_ms: 0,
+            inventories: 0,
+            inventory: 0,
             margins: MarginTable::default(),
             shard_bytes: Vec::new(),
             queue: RepairQueue::new(options.repair_queue_max),

@@ -21,7 +21,7 @@ pub use inventory::{Unowned, WindowInventory};
 pub use loss::{LossClock, Transition};
 pub use margins::MarginTable;
 pub use plan::{CopyShard, Holding, Reach, SegmentPlan, plan_segment};
-pub use queue::{RepairQueue, WorkItem};
+pub use queue::{Counted, RepairQueue, WorkItem};
 pub use roles::{candidates, margin_by_health, topology};
 pub use segment_shape::{SegmentShape, SegmentShapeError};
 pub use survival::{full_margin, margin};

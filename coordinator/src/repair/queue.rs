@@ -17,6 +17,15 @@ const BACKOFF_MAX_MS: u64 = 600_000;
 /// Wait for a segment that is still being written: stragglers of a write end within seconds.
 const POSTPONE_MS: u64 = 2_000;
 
+/// Where a segment stands in the figures of an inventory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The inventory's number.
+    pub inventory: u64,
+    /// At which margin it was counted.
+    pub margin: i32,
+}
+
 /// A segment to be looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkItem {
@@ -24,6 +33,8 @@ pub struct WorkItem {
     pub segment: SegmentId,
     /// Its margin when last seen.
     pub margin: i32,
+    /// How it was counted; `None` if it was only reported.
+    pub counted: Option<Counted>,
     /// Its object bytes; 0 if not known yet.
     pub segment_bytes: u64,
     /// Shards it was planned to write.
@@ -162,6 +173,26 @@ impl RepairQueue {
         self.has_overflowed = false;
     }
 
+    /// Inventory `number` is complete. What an earlier one counted and this one did not find to be done is settled or gone:
+    /// only what was reported of it is still to be looked at.
+    pub fn end_inventory(&mut self, number: u64) {
+        let is_stale = |item: &WorkItem| item.counted.is_some_and(|counted| counted.inventory != number);
+        self.items.retain(|_, item| !is_stale(item) || item.suspects != 0);
+        self.waiting.retain(|_, waiting| !is_stale(&waiting.item) || waiting.item.suspects != 0);
+        let waiting = self.waiting.values_mut().map(|waiting| &mut waiting.item);
+        for item in self.items.values_mut().chain(waiting).filter(|item| is_stale(item)) {
+            item.counted = None;
+        }
+        self.ready = self.items.values().map(|item| (item.margin, item.segment)).collect();
+        self.due.retain(|(_, segment)| self.waiting.contains_key(segment));
+    }
+
+    /// Whether a segment below `margin` is still to be looked at.
+    pub fn is_any_below(&self, margin: i32) -> bool {
+        let waits = || self.waiting.values().any(|waiting| waiting.item.margin < margin);
+        self.ready.first().is_some_and(|(least, _)| *least < margin) || waits()
+    }
+
     /// Everything that failed may be tried again at once: something has changed.
     pub fn forgive(&mut self) {
         self.due.clear();
@@ -207,11 +238,11 @@ impl RepairQueue {
 
 /// What two reports of one segment say together: the newer figures, all suspects.
 fn join(known: &WorkItem, news: &WorkItem) -> WorkItem {
-    let newest = if news.segment_bytes > 0 || known.segment_bytes == 0 { news } else { known };
+    let newest = if news.counted.is_some() || known.counted.is_none() { news } else { known };
     WorkItem {
         suspects: known.suspects | news.suspects,
         attempts: known.attempts,
-        margin: news.margin.min(if news.segment_bytes > 0 { i32::MAX } else { known.margin }),
+        margin: news.margin.min(if news.counted.is_some() { i32::MAX } else { known.margin }),
         ..newest.clone()
     }
 }
@@ -222,7 +253,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn item(ms: u64, margin: i32) -> WorkItem {
-        WorkItem { segment: SegmentId::from_parts(ms, [0; 10]), margin, segment_bytes: 1, ..WorkItem::default() }
+        let counted = Some(Counted { inventory: 1, margin });
+        WorkItem {
+            segment: SegmentId::from_parts(ms, [0; 10]),
+            margin,
+            counted,
+            segment_bytes: 1,
+            ..WorkItem::default()
+        }
     }
     fn drain(queue: &mut RepairQueue, now_ms: u64) -> Vec<(u64, i32)> {
         std::iter::from_fn(|| queue.pop(now_ms, i32::MAX)).map(|i| (i.segment.unix_ms(), i.margin)).collect()
@@ -290,6 +328,40 @@ mod tests {
         queue.add(WorkItem { suspects: 2, ..item(1, 1) });
         let work = queue.pop(0, i32::MAX).unwrap();
         assert_eq!((work.suspects, work.attempts), (3, 0));
+    }
+
+    #[test]
+    fn what_an_inventory_found_settled_is_not_counted_by_it() {
+        let mut queue = RepairQueue::new(10);
+        let of = |inventory, item: WorkItem| WorkItem {
+            counted: item.counted.map(|counted| Counted { inventory, ..counted }),
+            ..item
+        };
+        for (ms, suspects) in [(1, 0), (2, 0), (3, 4)] {
+            queue.add(WorkItem { suspects, ..item(ms, 1) });
+        }
+        let postponed = queue.pop(0, i32::MAX).unwrap();
+        queue.postpone(postponed, 0);
+        queue.begin_inventory();
+        queue.add(of(2, item(4, 1)));
+        assert!(queue.is_any_below(2) && !queue.is_any_below(1));
+        queue.end_inventory(2);
+        assert_eq!(queue.next_due_ms(), None, "the postponed one has been settled meanwhile");
+        let left: Vec<_> = std::iter::from_fn(|| queue.pop(0, i32::MAX)).collect();
+        let left: Vec<_> =
+            left.iter().map(|i| (i.segment.unix_ms(), i.counted.map(|c| c.inventory), i.suspects)).collect();
+        assert_eq!(left, [(3, None, 4), (4, Some(2), 0)]);
+        assert!(!queue.is_any_below(2));
+    }
+
+    /// A report lowers the turn of a segment that was to be moved, not the row it is counted in.
+    #[test]
+    fn a_report_does_not_change_where_a_segment_is_counted() {
+        let mut queue = RepairQueue::new(10);
+        queue.add(item(1, 2));
+        queue.add(WorkItem { counted: None, segment_bytes: 0, suspects: 1, ..item(1, 1) });
+        let work = queue.pop(0, i32::MAX).unwrap();
+        assert_eq!((work.margin, work.counted), (1, Some(Counted { inventory: 1, margin: 2 })));
     }
 
     #[test]
