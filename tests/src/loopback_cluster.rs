@@ -43,6 +43,14 @@ pub fn wait_for(of: &Server, args: &[&str], what: &str, is_so: impl Fn(&serde_js
     }
 }
 
+/// Waits until `promise` is kept in place: every placement group lies where the newest layout wants it. Until then the loss
+/// of a node may take what was written by an older one.
+pub fn settled(of: &Server, promise: &str) {
+    wait_for(of, &["status"], "the promise", |status| status["promise"] == promise);
+    let is_in_place = |layout: &serde_json::Value| layout["moving_slots"] == 0 && layout["proof"]["is_current"] == true;
+    wait_for(of, &["layout", "show"], "no placement group is on its way", is_in_place);
+}
+
 /// How many of the listed nodes are up and vote.
 pub fn up_and_voting(nodes: &serde_json::Value) -> usize {
     let nodes = nodes.as_array().expect("a list of nodes");

@@ -5,7 +5,7 @@
 use aws_sdk_s3::primitives::ByteStream;
 use holdfast_tests::clients::aws_client;
 use holdfast_tests::content::bytes_of;
-use holdfast_tests::loopback_cluster::{cluster_address, join, token, up_and_voting, wait_for};
+use holdfast_tests::loopback_cluster::{cluster_address, join, settled, token, up_and_voting, wait_for};
 use holdfast_tests::server::{Server, describe};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,9 +77,7 @@ fn three_nodes_outlive_the_loss_of_one_and_then_of_another() {
     let mut second = join(&first, "b");
     let third = join(&first, "c");
     wait_for(&third, &["node", "list"], "three nodes up and voting", |nodes| up_and_voting(nodes) == 3);
-    wait_for(&second, &["status"], "the promise over three zones", |status| status["promise"] == "zone:1");
-    // Moves are under way until their PGs are committed; the store is empty, so that takes moments.
-    std::thread::sleep(Duration::from_secs(2));
+    settled(&second, "zone:1");
     first.wait_healthy(Duration::from_secs(60));
 
     let written: Written = Arc::default();

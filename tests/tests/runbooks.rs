@@ -3,7 +3,7 @@
 use aws_sdk_s3::primitives::ByteStream;
 use holdfast_tests::clients::aws_client;
 use holdfast_tests::content::bytes_of;
-use holdfast_tests::loopback_cluster::{cluster_address, join, up_and_voting, wait_for};
+use holdfast_tests::loopback_cluster::{cluster_address, join, settled, up_and_voting, wait_for};
 use holdfast_tests::runbook::Runbook;
 use holdfast_tests::server::{Server, remove_directory};
 use std::time::Duration;
@@ -79,7 +79,7 @@ fn a_disk_died() {
 fn add_a_node() {
     let first = Server::start_with(&["--zone", "a", "--cluster-listen", &cluster_address()]);
     let (second, third) = (join(&first, "b"), join(&first, "c"));
-    wait_for(&second, &["status"], "the promise over three zones", |status| status["promise"] == "zone:1");
+    settled(&second, "zone:1");
     let objects = Objects::put(&second, 20);
     let mut page = Runbook::open("add-a-node");
     let printed = page.run(&third, "token create --zone d", &[], &[0]);
@@ -115,7 +115,7 @@ fn add_a_node() {
 fn a_node_is_gone() {
     let first = Server::start_with(&["--zone", "a", "--cluster-listen", &cluster_address()]);
     let (mut second, third) = (join(&first, "b"), join(&first, "c"));
-    wait_for(&second, &["status"], "the promise over three zones", |status| status["promise"] == "zone:1");
+    settled(&second, "zone:1");
     third.wait_healthy(LIMIT);
     let objects = Objects::put(&second, 20);
     second.kill();
@@ -160,7 +160,7 @@ fn token_in(printed: &str) -> &str {
 fn rolling_restart() {
     let first = Server::start_with(&["--zone", "a", "--cluster-listen", &cluster_address()]);
     let (second, third) = (join(&first, "b"), join(&first, "c"));
-    wait_for(&second, &["status"], "the promise over three zones", |status| status["promise"] == "zone:1");
+    settled(&second, "zone:1");
     wait_for(&second, &["node", "list"], "three nodes up and voting", |nodes| up_and_voting(nodes) == 3);
     first.wait_healthy(LIMIT);
     let mut objects = Objects::put(&first, 10);
