@@ -83,18 +83,33 @@ async fn append(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
 
 async fn take_entries(
     inner: &Inner,
-    group: &Group,
+    group: &Arc<Group>,
     request: AppendEntriesRequest<TypeConfig>,
 ) -> Result<AppendEntriesResponse<TypeConfig>, String> {
     if request.prev_log_id.is_some() || request.entries.is_empty() {
         return group.handle_append(request).await;
     }
-    let beginning = inner.groups.admit_first_entries(group).await.map_err(|e| e.to_string())?;
-    let answer = group.handle_append(request).await;
-    if beginning.is_some() {
-        group.claim(None);
-    }
-    answer
+    let group = group.clone();
+    to_the_end(inner, |inner| async move {
+        let beginning = inner.groups.admit_first_entries(&group).await.map_err(|e| e.to_string())?;
+        let answer = group.handle_append(request).await;
+        if beginning.is_some() {
+            group.claim(None);
+        }
+        answer
+    })
+    .await
+}
+
+/// Does something in a task of its own: who asked may go away midway, and what was claimed meanwhile must be given back, not
+/// before it has come.
+async fn to_the_end<T, W>(inner: &Inner, work: impl FnOnce(Arc<Inner>) -> W) -> Result<T, String>
+where
+    T: Send + 'static,
+    W: Future<Output = Result<T, String>> + Send + 'static,
+{
+    let inner = inner.me_weak.upgrade().ok_or("the metadata has stopped")?;
+    tokio::spawn(work(inner)).await.map_err(|error| error.to_string())?
 }
 
 fn entries(lengths: &[u32], body: Vec<Bytes>) -> Result<Vec<Entry>, TransportError> {
@@ -170,17 +185,20 @@ async fn take_snapshot(
         Ok(read) => read,
         Err(reason) => return Ok(Err(reason)),
     };
-    Ok(match inner.groups.admit_snapshot(&group, bounds).await {
-        Ok(_beginning) => {
-            let answer = group.handle_snapshot(begin.vote.into(), meta, staged).await;
-            group.claim(None);
-            answer
+    let installing = to_the_end(inner, |inner| async move {
+        match inner.groups.admit_snapshot(&group, bounds).await {
+            Ok(_beginning) => {
+                let answer = group.handle_snapshot(begin.vote.into(), meta, staged).await;
+                group.claim(None);
+                answer
+            }
+            Err(error) => {
+                staged.discard();
+                Err(error.to_string())
+            }
         }
-        Err(error) => {
-            staged.discard();
-            Err(error.to_string())
-        }
-    })
+    });
+    Ok(installing.await)
 }
 
 /// Receives the rows; the inner error is this node's, the outer one the caller's or the channel's.

@@ -173,8 +173,8 @@ impl RepairQueue {
         self.has_overflowed = false;
     }
 
-    /// Inventory `number` is complete. What an earlier one counted and this one did not find to be done is settled or gone:
-    /// only what was reported of it is still to be looked at.
+    /// Inventory `number` is complete. What an earlier one counted and this one did not find to be done is settled, gone, or
+    /// waits for a backend whose return asks for an inventory: only what was reported of it is still to be looked at.
     pub fn end_inventory(&mut self, number: u64) {
         let is_stale = |item: &WorkItem| item.counted.is_some_and(|counted| counted.inventory != number);
         self.items.retain(|_, item| !is_stale(item) || item.suspects != 0);
