@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 pub enum Verdict {
     /// Every object has full margin (exit 0).
     Healthy,
-    /// Every promise holds, some margin is below target (exit 3).
+    /// Nothing is lost and every object can lose a shard, but some margin is below target, or some scenario is not proven
+    /// before moves are complete (exit 3).
     Degraded,
     /// Some object would not survive what was promised (margin 0) (exit 4).
     PromiseBroken,

@@ -7,6 +7,7 @@ pub mod clients;
 pub mod cluster;
 pub mod content;
 pub mod loopback_cluster;
+pub mod objects;
 pub mod runbook;
 pub mod server;
 pub mod signing;

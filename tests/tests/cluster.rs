@@ -2,10 +2,9 @@
 //! and writes resume, of objects as well that need five backends of which the scheme leaves four: others stand in; when it
 //! is back, full margin comes back by itself, and another may be lost.
 
-use aws_sdk_s3::primitives::ByteStream;
 use holdfast_tests::clients::aws_client;
-use holdfast_tests::content::bytes_of;
 use holdfast_tests::loopback_cluster::{cluster_address, join, settled, token, up_and_voting, wait_for};
+use holdfast_tests::objects::{self, size_of};
 use holdfast_tests::server::{Server, describe};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +14,6 @@ use std::time::{Duration, Instant};
 const BUCKET: &str = "cluster";
 /// Objects up to this need no shards.
 const INLINE: usize = 16 << 10;
-const SIZES: [usize; 5] = [100, 20_000, 300_000, 1 << 20, 3_000_000];
 /// Writes must go on within so long after a kill. Three seconds are asked of the store on a machine of its own; CI shares
 /// two cores among three servers, their clients and other tests.
 const RESUME_LIMIT: Duration = Duration::from_secs(20);
@@ -24,19 +22,13 @@ const LOAD_AFTER_KILL: Duration = Duration::from_secs(25);
 /// Objects written around the kill that are looked at one by one.
 const INSPECTED_MAX: usize = 200;
 
-fn size_of(seed: u64) -> usize {
-    SIZES[usize::try_from(seed).unwrap() % SIZES.len()]
-}
-
-/// What was acknowledged, and when.
-type Written = Arc<Mutex<BTreeMap<String, (u64, usize, Instant)>>>;
+/// What was acknowledged, by key: the object's number and when.
+type Written = Arc<Mutex<BTreeMap<String, (u64, Instant)>>>;
 
 async fn put(client: &aws_sdk_s3::Client, written: &Written, key: String, seed: u64) -> bool {
-    let size = size_of(seed);
-    let body = ByteStream::from(bytes_of(seed, size));
-    let is_done = client.put_object().bucket(BUCKET).key(&key).body(body).send().await.is_ok();
+    let is_done = objects::put(client, BUCKET, &key, seed).await.is_ok();
     if is_done {
-        written.lock().unwrap().insert(key, (seed, size, Instant::now()));
+        written.lock().unwrap().insert(key, (seed, Instant::now()));
     }
     is_done
 }
@@ -45,15 +37,11 @@ async fn put(client: &aws_sdk_s3::Client, written: &Written, key: String, seed: 
 async fn read_all(by: &Server, written: &Written, when: &str) {
     let client = aws_client(&by.endpoint());
     let all = written.lock().unwrap().clone();
-    for (key, (seed, size, _)) in all {
-        let found = client.get_object().bucket(BUCKET).key(&key).send().await;
-        let found = found.unwrap_or_else(|e| {
+    for (key, (seed, _)) in all {
+        if let Err(why) = objects::check(&client, BUCKET, &key, seed).await {
             let inspected = describe(&by.cli(&["object", "inspect", &format!("s3://{BUCKET}/{key}")]));
-            let why = e.into_service_error();
-            panic!("{when}: acknowledged {key} of {size} bytes: {why:?}\n{inspected}\n{}", by.log_tail())
-        });
-        let bytes = found.body.collect().await.unwrap_or_else(|e| panic!("{when}: {key}: {e}")).into_bytes();
-        assert!(bytes == bytes_of(seed, size), "{when}: {key} has other bytes");
+            panic!("{when}, acknowledged: {why}\n{inspected}\n{}", by.log_tail());
+        }
     }
 }
 
@@ -134,7 +122,7 @@ fn three_nodes_outlive_the_loss_of_one_and_then_of_another() {
     let around: Vec<String> = {
         let written = written.lock().unwrap();
         let is_around = |at: Instant| at + Duration::from_secs(1) > killed && at < killed + Duration::from_secs(4);
-        written.iter().filter(|(_, (_, _, at))| is_around(*at)).map(|(key, _)| key.clone()).collect()
+        written.iter().filter(|(_, (_, at))| is_around(*at)).map(|(key, _)| key.clone()).collect()
     };
     check_whole(&third, &around, [&first, &second, &third]);
     second.kill();

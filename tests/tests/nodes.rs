@@ -2,32 +2,23 @@
 //! the scenario; a removed node is admitted nowhere.
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::primitives::ByteStream;
 use holdfast_tests::clients::aws_client;
-use holdfast_tests::content::bytes_of;
 use holdfast_tests::loopback_cluster::{cluster_address, join, up_and_voting, wait_for};
+use holdfast_tests::objects;
 use holdfast_tests::server::{Server, describe};
 use std::time::{Duration, Instant};
 
 const BUCKET: &str = "nodes";
-const SIZES: [usize; 4] = [100, 20_000, 300_000, 3_000_000];
 const OBJECTS: u64 = 24;
 
-fn size(seed: u64) -> usize {
-    SIZES[usize::try_from(seed).unwrap() % SIZES.len()]
-}
-
 async fn put(client: &Client, seed: u64) {
-    let body = ByteStream::from(bytes_of(seed, size(seed)));
-    client.put_object().bucket(BUCKET).key(format!("k{seed}")).body(body).send().await.unwrap();
+    objects::put(client, BUCKET, &format!("k{seed}"), seed).await.unwrap();
 }
 
 async fn read_all(client: &Client, upto: u64, when: &str) {
     for seed in 0..upto {
-        let found = client.get_object().bucket(BUCKET).key(format!("k{seed}")).send().await;
-        let found = found.unwrap_or_else(|e| panic!("{when}: k{seed} of {} bytes: {e:?}", size(seed)));
-        let bytes = found.body.collect().await.unwrap_or_else(|e| panic!("{when}: k{seed}: {e}")).into_bytes();
-        assert!(bytes == bytes_of(seed, size(seed)), "{when}: k{seed} has other bytes");
+        let read = objects::check(client, BUCKET, &format!("k{seed}"), seed).await;
+        read.unwrap_or_else(|why| panic!("{when}: {why}"));
     }
 }
 

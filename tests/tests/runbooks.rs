@@ -1,16 +1,14 @@
 //! Promise: each page of `docs/operate` does what it says, command by command.
 
-use aws_sdk_s3::primitives::ByteStream;
 use holdfast_tests::clients::aws_client;
-use holdfast_tests::content::bytes_of;
 use holdfast_tests::loopback_cluster::{cluster_address, join, settled, up_and_voting, wait_for};
+use holdfast_tests::objects;
 use holdfast_tests::runbook::Runbook;
 use holdfast_tests::server::{Server, remove_directory};
 use std::time::Duration;
 
 const BUCKET: &str = "runbook";
 const LIMIT: Duration = Duration::from_secs(120);
-const SIZES: [usize; 3] = [100, 50_000, 2_000_000];
 
 /// Objects that must be there afterwards.
 struct Objects {
@@ -31,28 +29,19 @@ impl Objects {
     fn add(&mut self, to: &Server, count: u64) {
         let client = aws_client(&to.endpoint());
         for key in self.keys..self.keys + count {
-            let body = ByteStream::from(content(key));
-            let put = client.put_object().bucket(BUCKET).key(key.to_string()).body(body);
-            self.runtime.block_on(put.send()).unwrap_or_else(|e| panic!("put {key}: {e:?}\n{}", to.log_tail()));
+            let put = self.runtime.block_on(objects::put(&client, BUCKET, &key.to_string(), key));
+            put.unwrap_or_else(|why| panic!("{why}\n{}", to.log_tail()));
         }
         self.keys += count;
     }
 
     fn assert_there(&self, of: &Server, when: &str) {
         let client = aws_client(&of.endpoint());
-        self.runtime.block_on(async {
-            for key in 0..self.keys {
-                let found = client.get_object().bucket(BUCKET).key(key.to_string()).send().await;
-                let found = found.unwrap_or_else(|e| panic!("{when}: {key}: {e:?}"));
-                let bytes = found.body.collect().await.unwrap_or_else(|e| panic!("{when}: {key}: {e}")).into_bytes();
-                assert!(bytes == content(key), "{when}: {key} has other bytes");
-            }
-        });
+        for key in 0..self.keys {
+            let read = self.runtime.block_on(objects::check(&client, BUCKET, &key.to_string(), key));
+            read.unwrap_or_else(|why| panic!("{when}: {why}"));
+        }
     }
-}
-
-fn content(key: u64) -> Vec<u8> {
-    bytes_of(key, SIZES[usize::try_from(key).unwrap() % SIZES.len()])
 }
 
 #[test]

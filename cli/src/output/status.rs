@@ -29,7 +29,7 @@ pub(crate) fn table(status: &ClusterStatus, look: Look) -> String {
 fn headline(verdict: Verdict) -> (Tone, &'static str, &'static str) {
     match verdict {
         Verdict::Healthy => (Tone::Good, "HEALTHY", "every object has full margin"),
-        Verdict::Degraded => (Tone::Warning, "DEGRADED", "all promises hold, some margin is below target"),
+        Verdict::Degraded => (Tone::Warning, "DEGRADED", "nothing is lost, some margin or promise is not whole"),
         Verdict::PromiseBroken => (Tone::Bad, "PROMISE BROKEN", "some object would not survive what was promised"),
         Verdict::DataLost => (Tone::Bad, "DATA LOST", "some object has fewer shards than reading needs"),
     }
@@ -60,7 +60,7 @@ mod tests {
             repair: repair::tests::sample(),
         };
         let expected = "\
-holdfast 01234567  DEGRADED  (all promises hold, some margin is below target)    v0.1.0  scheme 4+2  epoch 3  up 2 min
+holdfast 01234567  DEGRADED  (nothing is lost, some margin or promise is not whole)    v0.1.0  scheme 4+2  epoch 3  up 2 min
   promise       any 2 backends
   survives now  any 1 backend
   buckets       14    S3 http://127.0.0.1:9000

@@ -19,7 +19,8 @@ use tokio::task::JoinSet;
 const INVENTORY_REST_MS: u64 = 200;
 /// Wait after an inventory failed.
 const INVENTORY_RETRY: Duration = Duration::from_secs(1);
-/// How often to look whether writes by an older layout have ended, while moves wait for that.
+/// How often to look whether writes by an older layout have ended, or whether silent coordinators answer, while moves or
+/// unowned shards wait for that.
 const FENCE_POLL: Duration = Duration::from_millis(500);
 /// One segment may take so long (64 MiB at 128 KiB/s on each of its disks is far slower than any disk that is alive).
 const SEGMENT_TIMEOUT: Duration = Duration::from_secs(600);
@@ -59,11 +60,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 async fn is_inventory_due(shared: &Shared) -> bool {
     let now_ms = shared.now_ms();
-    let waits_for_fence = shared.repair.lock().waits_for_fence;
-    let is_fenced_now = waits_for_fence && shared.is_fenced(shared.layout.current().table.epoch).await;
+    let waits_for_coordinators = shared.repair.lock().waits_for_coordinators;
+    let is_fenced_now = waits_for_coordinators && shared.is_fenced(shared.layout.current().table.epoch).await;
     let mut repair = shared.repair.lock();
     if is_fenced_now {
-        repair.waits_for_fence = false;
+        repair.waits_for_coordinators = false;
         repair.inventory_wanted = true;
     }
     let is_old = now_ms.saturating_sub(repair.scanned_ms) >= as_ms(shared.options.inventory_period);
@@ -80,7 +81,7 @@ fn next_wait(shared: &Shared, repair: &super::shared::RepairState) -> Duration {
     let next_try = repair.queue.next_due_ms().filter(|_| !shared.held().repair);
     let next_ms = next_try.map_or(next_inventory, |due| due.min(next_inventory));
     let wait = Duration::from_millis(next_ms.saturating_sub(now_ms));
-    if repair.waits_for_fence { wait.min(FENCE_POLL) } else { wait }
+    if repair.waits_for_coordinators { wait.min(FENCE_POLL) } else { wait }
 }
 
 async fn handle_inventory_end(shared: &Arc<Shared>, end: ScanEnd) {

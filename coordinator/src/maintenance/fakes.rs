@@ -18,7 +18,7 @@ use holdfast_proto::{BackendId, BucketId, ClusterId, Epoch, NodeId, PgId, Segmen
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 pub(super) const CELL_BYTES: u32 = 64;
@@ -82,6 +82,8 @@ pub(super) struct FakeNode {
     pub(super) write_delay: Arc<Mutex<Duration>>,
     /// Backends that never answer.
     hung: Arc<Mutex<BTreeSet<BackendId>>>,
+    /// Backends whose next listing fails although they answer.
+    pub(super) unlisted: Arc<Mutex<BTreeSet<BackendId>>>,
     /// Done once, when a listing is asked for.
     pub(super) on_list: Arc<Mutex<Option<Interruption>>>,
 }
@@ -122,6 +124,20 @@ impl FakeNode {
     }
     pub(super) fn drop_shard(&self, id: BackendId, shard: ShardId) {
         assert!(self.backends.lock().get_mut(&id).unwrap().shards.remove(&shard).is_some());
+    }
+    /// What a slot of a PG has on one backend is on another instead.
+    pub(super) fn move_slot(&self, pg: PgId, slot: Slot, from: BackendId, to: BackendId) {
+        let mut backends = self.backends.lock();
+        let mut moved = BTreeMap::new();
+        backends.get_mut(&from).unwrap().shards.retain(|id, stored| {
+            let stays = (id.pg, id.slot) != (pg, slot);
+            if !stays {
+                moved.insert(*id, stored.clone());
+            }
+            stays
+        });
+        assert!(!moved.is_empty());
+        backends.get_mut(&to).unwrap().shards.extend(moved);
     }
     pub(super) fn rot(&self, id: BackendId, shard: ShardId) {
         self.backends.lock().get_mut(&id).unwrap().shards.get_mut(&shard).unwrap().is_rotten = true;
@@ -249,6 +265,9 @@ impl NodeClient for FakeNode {
         _: Epoch,
     ) -> Result<Vec<ShardStat>, ShardError> {
         self.answer(backend).await;
+        if self.unlisted.lock().remove(&backend) {
+            return Err(ShardError::Unavailable { backend, reason: "a hiccup".into() });
+        }
         let once = self.on_list.lock().take();
         if let Some(once) = once {
             once();
@@ -471,6 +490,8 @@ pub(super) struct FakeRebuilder {
     pub(super) rebuilt: AtomicU64,
     /// What a write under way is said to place its shards by.
     pub(super) oldest_epoch: Mutex<Option<Epoch>>,
+    /// Some coordinator does not say what it does.
+    pub(super) is_silent: AtomicBool,
 }
 
 #[async_trait]
@@ -516,6 +537,9 @@ impl ShardRebuilder for FakeRebuilder {
 #[async_trait]
 impl ActivitySource for FakeRebuilder {
     async fn activity(&self, epoch: Epoch) -> Result<Activity, ActivityUnknown> {
+        if self.is_silent.load(Ordering::Relaxed) {
+            return Err(ActivityUnknown { reason: "a coordinator is silent".into() });
+        }
         let mut writing: BTreeMap<SegmentId, Epoch> = self.in_flight.lock().iter().map(|id| (*id, epoch)).collect();
         writing.extend(self.oldest_epoch.lock().map(|oldest| (SegmentId([0xEE; 16]), oldest)));
         Ok(Activity { writing, reading: self.being_read.lock().iter().copied().collect() })

@@ -52,14 +52,17 @@ pub(crate) async fn check(shared: &Shared) {
     let statuses = with_unreported(shared, statuses);
     let now_ms = shared.now_ms();
     let report: Vec<_> = statuses.iter().map(|s| (s.id, s.health)).collect();
-    let transitions = {
+    let (transitions, is_trusted_again) = {
         let mut health = shared.health.lock();
+        let left_out = health.distrusted.len();
+        health.distrusted.retain(|_, until| *until > now_ms);
+        let is_trusted_again = health.distrusted.len() < left_out;
         let transitions = health.clock.handle_report(&report, now_ms);
         for transition in &transitions {
             health.distrusted.remove(&transition.backend);
         }
         health.statuses = statuses;
-        transitions
+        (transitions, is_trusted_again)
     };
     for transition in &transitions {
         tell(shared, transition);
@@ -69,6 +72,9 @@ pub(crate) async fn check(shared: &Shared) {
     let is_news = |t: &Transition| t.from.is_some() || t.to != BackendHealth::Online;
     if transitions.iter().any(is_news) {
         shared.request_inventory(Doubt::FewerShards);
+    } else if is_trusted_again {
+        // What waited for it can go on. The figures without it were no better than those to come.
+        shared.request_inventory(Doubt::None);
     }
     replan(shared, false).await;
 }

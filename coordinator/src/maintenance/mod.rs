@@ -37,6 +37,8 @@ mod node_tests;
 #[cfg(test)]
 mod rebalance_tests;
 #[cfg(test)]
+mod test_world;
+#[cfg(test)]
 mod tests;
 
 pub use activity::{ActivitySource, ActivityUnknown};

@@ -11,7 +11,7 @@ use holdfast_proto::node::BackendHealth;
 use holdfast_proto::{BackendId, BucketId, Epoch, ErrorKind, SegmentId, ShardId, Slot, VersionId};
 use parking_lot::Mutex;
 use std::collections::HashSet;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -70,6 +70,7 @@ pub(super) fn cluster(nodes: u64, per_node: u8, before: impl FnOnce(&FakeNode, &
         being_read: Mutex::new(HashSet::new()),
         rebuilt: AtomicU64::new(0),
         oldest_epoch: Mutex::new(None),
+        is_silent: AtomicBool::new(false),
     });
     let parts = MaintenanceParts {
         metadata: metadata.clone(),

@@ -8,18 +8,19 @@ use crate::repair::Unowned;
 use holdfast_proto::{BackendId, SegmentId, ShardId};
 use std::collections::BTreeMap;
 
-/// Looks at shards that an inventory could not account for. Returns how many were freed on each backend.
-pub(crate) async fn sweep(shared: &Shared, unowned: Vec<Unowned>) -> BTreeMap<BackendId, u64> {
+/// Looks at shards that an inventory could not account for. Returns how many were freed on each backend; `None` if nobody
+/// could be sure what coordinators are writing, so that all were left alone.
+pub(crate) async fn sweep(shared: &Shared, unowned: Vec<Unowned>) -> Option<BTreeMap<BackendId, u64>> {
     let mut segments: BTreeMap<SegmentId, Vec<Unowned>> = BTreeMap::new();
     for found in unowned {
         segments.entry(found.shard.segment).or_default().push(found);
     }
     let mut orphans: BTreeMap<BackendId, Vec<ShardId>> = BTreeMap::new();
     if segments.is_empty() {
-        return BTreeMap::new();
+        return Some(BTreeMap::new());
     }
     // In this order: a write makes its record before it stops being in flight.
-    let Some(activity) = shared.activity().await else { return BTreeMap::new() };
+    let activity = shared.activity().await?;
     let is_in_use = |segment: &SegmentId| activity.writing.contains_key(segment) || activity.reading.contains(segment);
     for (segment, copies) in segments {
         if !is_in_use(&segment) && is_orphan(shared, segment).await {
@@ -40,7 +41,7 @@ pub(crate) async fn sweep(shared: &Shared, unowned: Vec<Unowned>) -> BTreeMap<Ba
             Err(error) => tracing::warn!(%backend, %error, "free orphans"),
         }
     }
-    freed
+    Some(freed)
 }
 
 async fn is_orphan(shared: &Shared, segment: SegmentId) -> bool {

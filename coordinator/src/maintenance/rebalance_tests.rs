@@ -3,9 +3,9 @@
 use super::node_tests::{Cluster, cluster};
 use super::*;
 use crate::rebalance::model::b;
-use holdfast_proto::ErrorKind;
 use holdfast_proto::node::BackendHealth;
 use holdfast_proto::pg_table::Pg;
+use holdfast_proto::{BackendId, ErrorKind, PgId, Slot};
 use std::time::Duration;
 
 /// Long enough for the store to have planned and moved what it would.
@@ -123,6 +123,31 @@ async fn healthy_shards_wait_while_moves_are_held() {
     assert!(findings.iter().any(|finding| finding.contains("holdfast rebalance resume")), "{findings:?}");
     cluster.maintenance.rebalance_resume().await.unwrap();
     cluster.until_drained("n4").await;
+}
+
+/// Each slot counts where the table knows it, so no margin shows that three of one PG still share a zone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_healthy_before_the_promise_is_proven_for_where_shards_are() {
+    let cluster = cluster(4, 3, |node, map| {
+        map.held.moves = true;
+        let pg = &mut map.table.pgs[0];
+        let zone = |id: &BackendId| (id.0[0] - 1) / 3;
+        let shared = (0..4).find(|z| pg.target.iter().filter(|id| zone(id) == *z).count() == 2).unwrap();
+        let third = (1..=12).map(b).find(|id| zone(id) == shared && !pg.target.contains(id)).unwrap();
+        let slot = pg.target.iter().position(|id| zone(id) != shared).unwrap();
+        let target = std::mem::replace(&mut pg.committed[slot], third);
+        node.move_slot(PgId(0), Slot(u8::try_from(slot).unwrap()), target, third);
+    });
+    let maintenance = &cluster.maintenance;
+    let report = maintenance.status_report().await.unwrap();
+    assert_eq!((report.promise.as_str(), report.survives_now.as_str()), ("zone:1", "any 2 backends"));
+    let named =
+        |findings: &[String]| findings.iter().any(|finding| finding.starts_with("zone:1 is not promised before"));
+    assert!(report.verdict == Verdict::Degraded && named(&report.findings), "{report:?}");
+    maintenance.rebalance_resume().await.unwrap();
+    cluster.until("at rest", |c| c.is_at_rest()).await;
+    let (verdict, findings) = maintenance.cluster_verdict().await.unwrap();
+    assert!(!named(&findings), "{verdict:?} {findings:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

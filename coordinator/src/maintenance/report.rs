@@ -1,22 +1,29 @@
 //! The verdict over the store, with sentences a person can act on.
 //!
 //! Verdict: **healthy** if every segment has its full margin (what its code survives, whichever shards are lost) and every
-//! metadata group its voters; **degraded** if one has less but every segment can still lose a shard; **promise broken** if
-//! some can lose none (the next loss breaks a read); **data lost** if what some has on backends that answer does not decode.
-//! Taken together from the last inventory and from the backends' health now, whichever is worse; doubt (an inventory that is
+//! metadata group its voters, and what is promised is proven for where shards may be now; **degraded** if one has less, or a
+//! scenario is unproven until moves are complete, but every segment can still lose a shard; **promise broken** if some can
+//! lose none (the next loss breaks a read); **data lost** if what some has on backends that answer does not decode. Taken
+//! together from the last inventory and from the backends' health now, whichever is worse; doubt (an inventory that is
 //! missing or older than the last loss) counts as degraded.
 
 use super::backend_admin::list;
 use super::error::MaintenanceError;
 use super::health;
 use super::inspect::scheme_text;
+use super::layout_change::candidates_for;
 use super::shared::Shared;
 use super::{MaintenanceResult, ServerFacts};
-use crate::metadata::ThinGroup;
-use crate::repair::margin_by_health;
-use holdfast_proto::Epoch;
+use crate::metadata::{ClusterMap, ThinGroup};
+use crate::rebalance::scenarios_now;
+use crate::repair::{Reach, margin_by_health};
 use holdfast_proto::admin::{BackendIntent, BackendView, ClusterStatus, RepairStatus, Verdict};
+use holdfast_proto::layout_admin::ScenarioView;
 use holdfast_proto::node::BackendHealth;
+use holdfast_proto::pg_table::Pg;
+use holdfast_proto::{BackendId, Epoch};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a status waits for an inventory that is under way, so that a small store has a whole answer at once.
@@ -58,6 +65,8 @@ struct Evidence {
     is_doubtful: bool,
     /// Whether some metadata group has not all its voters.
     has_thin_metadata: bool,
+    /// Whether a scenario of the promise would not be survived with shards on their way as they are.
+    is_unproven: bool,
     /// Whether the store holds any segment, as far as known.
     has_segments: bool,
 }
@@ -72,7 +81,7 @@ impl Evidence {
             // Without a segment nothing can be lost; what could be written now would be.
             m if m < 0 && self.has_segments => Verdict::DataLost,
             m if m <= 0 && self.target > 0 => Verdict::PromiseBroken,
-            m if m < self.target || self.is_doubtful || self.has_thin_metadata => Verdict::Degraded,
+            m if m < self.target || self.is_doubtful || self.has_thin_metadata || self.is_unproven => Verdict::Degraded,
             _ => Verdict::Healthy,
         }
     }
@@ -88,6 +97,7 @@ pub(crate) async fn report(shared: &Shared) -> StatusReport {
     let backends = list(shared);
     let target = shared.margin_target();
     let thin = shared.metadata.thin_groups();
+    let unproven = unproven_while_moving(shared, &map, &reach).await;
     let evidence = {
         let state = shared.repair.lock();
         let is_settled = state.doubts_settled == Some(state.doubts);
@@ -101,6 +111,7 @@ pub(crate) async fn report(shared: &Shared) -> StatusReport {
                 || state.queue.is_any_below(target)
                 || state.unreadable_records > 0,
             has_thin_metadata: !thin.is_empty(),
+            is_unproven: !unproven.is_empty(),
             has_segments: by_inventory.is_some() || state.doubts_settled.is_none(),
         }
     };
@@ -110,6 +121,7 @@ pub(crate) async fn report(shared: &Shared) -> StatusReport {
             .iter()
             .take(FINDINGS_MAX)
             .map(thin_finding)
+            .chain(unproven)
             .chain(findings(shared, &backends, &repair, evidence))
             .collect(),
         scheme: scheme_text(&map.table.scheme),
@@ -122,6 +134,29 @@ pub(crate) async fn report(shared: &Shared) -> StatusReport {
         backends,
         repair,
     }
+}
+
+/// The scenarios that are not survived while PGs move, each slot taken for lost if its old or its new place is; one sentence
+/// each. Without moves the layout's proof stands, and what its backends lack shows as margin.
+async fn unproven_while_moving(shared: &Shared, map: &Arc<ClusterMap>, reach: &Reach) -> Vec<String> {
+    if !map.table.pgs.iter().any(Pg::is_moving) {
+        return Vec::new();
+    }
+    let (candidates, map, reach) = (candidates_for(shared, map), map.clone(), reach.clone());
+    let judged = tokio::task::spawn_blocking(move || scenarios_now(&map, &candidates, &reach)).await;
+    let scenarios = match judged {
+        Ok(Ok(scenarios)) => scenarios,
+        Ok(Err(error)) => return vec![format!("the promise cannot be judged while shards are on their way: {error}")],
+        Err(error) => return vec![format!("the promise was not judged while shards are on their way: {error}")],
+    };
+    let sentence = |broken: ScenarioView| {
+        format!(
+            "{} is not promised before shards that are on their way are in place ({}); holdfast rebalance status tells how far \
+             they are",
+            broken.scenario, broken.why
+        )
+    };
+    scenarios.into_iter().filter(|scenario| !scenario.holds).take(FINDINGS_MAX).map(sentence).collect()
 }
 
 fn backends_text(count: i32) -> String {
@@ -155,6 +190,7 @@ pub(super) async fn wait_for_inventory(shared: &Shared) {
 fn findings(shared: &Shared, backends: &[BackendView], repair: &RepairStatus, evidence: Evidence) -> Vec<String> {
     let mut found: Vec<String> =
         backends.iter().filter_map(|b| backend_finding(shared, b)).take(FINDINGS_MAX).collect();
+    let unlisted: BTreeSet<BackendId> = shared.health.lock().distrusted.keys().copied().collect();
     let state = shared.repair.lock();
     let below = state.margins.below(evidence.target);
     if let Some(lost) = repair.margins.iter().find(|r| r.margin < 0 && r.segments > 0) {
@@ -176,10 +212,12 @@ fn findings(shared: &Shared, backends: &[BackendView], repair: &RepairStatus, ev
         found.push("moves are paused while shards are on their way: holdfast rebalance resume".to_owned());
     }
     for (backend, segments) in &state.blocked {
-        found.push(format!(
-            "{segments} segments wait for a place for their shards on {}, which takes no writes now",
-            shared.backend_name(*backend)
-        ));
+        let why = match unlisted.contains(backend) {
+            true => "whose shards could not be listed; it is tried again within half a minute",
+            false => "which takes no writes now",
+        };
+        let name = shared.backend_name(*backend);
+        found.push(format!("{segments} segments wait for a place for their shards on {name}, {why}"));
     }
     if repair.failed_segments > 0 {
         found.push(format!(
@@ -292,6 +330,7 @@ mod tests {
                 by_health,
                 is_doubtful,
                 has_thin_metadata: false,
+                is_unproven: false,
                 has_segments: by_inventory.is_some(),
             };
             assert_eq!(evidence.verdict(), expected, "{evidence:?}");
@@ -312,9 +351,11 @@ mod tests {
             by_health: 2,
             is_doubtful: false,
             has_thin_metadata: false,
+            is_unproven: false,
             has_segments: true,
         };
         assert_eq!(whole.verdict(), Verdict::Healthy);
         assert_eq!(Evidence { has_thin_metadata: true, ..whole }.verdict(), Verdict::Degraded);
+        assert_eq!(Evidence { is_unproven: true, ..whole }.verdict(), Verdict::Degraded);
     }
 }

@@ -64,6 +64,8 @@ struct Scan<'a> {
     /// Shards listed by backend.
     listed: BTreeMap<BackendId, u64>,
     unowned: Vec<Unowned>,
+    /// Unowned shards were left alone because a coordinator did not say what it writes.
+    is_sweep_cut_off: bool,
     deletes: BTreeMap<BackendId, Vec<ShardId>>,
     unreadable_records: u64,
 }
@@ -100,6 +102,7 @@ async fn try_inventory(shared: &Arc<Shared>) -> Result<(), ScanEnd> {
         unsettled: BTreeSet::new(),
         listed: BTreeMap::new(),
         unowned: Vec::new(),
+        is_sweep_cut_off: false,
         deletes: BTreeMap::new(),
         unreadable_records: 0,
     };
@@ -117,8 +120,9 @@ async fn try_inventory(shared: &Arc<Shared>) -> Result<(), ScanEnd> {
     let settled = scan.settled_pgs();
     let (epoch, is_fenced) = (scan.map.table.epoch, scan.is_fenced);
     let is_moving = !settled.is_empty() || node_admin::is_anything_leaving(&scan.map);
+    let waits_for_coordinators = (is_moving && !is_fenced) || scan.is_sweep_cut_off;
     publish(shared, scan, doubts);
-    shared.repair.lock().waits_for_fence = is_moving && !is_fenced;
+    shared.repair.lock().waits_for_coordinators = waits_for_coordinators;
     if is_fenced {
         commit_settled(shared, epoch, &settled).await;
         settle_backends(shared, epoch, &listed).await;
@@ -306,8 +310,9 @@ impl Scan<'_> {
     }
 
     async fn sweep(&mut self) {
-        let freed = orphans::sweep(self.shared, std::mem::take(&mut self.unowned)).await;
-        for (backend, count) in freed {
+        let swept = orphans::sweep(self.shared, std::mem::take(&mut self.unowned)).await;
+        self.is_sweep_cut_off |= swept.is_none();
+        for (backend, count) in swept.unwrap_or_default() {
             let listed = self.listed.entry(backend).or_default();
             *listed = listed.saturating_sub(count);
         }

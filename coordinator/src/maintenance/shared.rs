@@ -138,8 +138,9 @@ pub(crate) struct RepairState {
     pub(crate) inventory_wanted: bool,
     /// Until then what the last inventory found is worked on, whatever has happened since.
     pub(crate) inventory_not_before_ms: u64,
-    /// Moves that looked complete wait for writes by an older layout to end.
-    pub(crate) waits_for_fence: bool,
+    /// Moves that looked complete wait for writes by an older layout to end, or unowned shards for a coordinator to say what
+    /// it writes, or to be barred. Both end once every coordinator answers by the present layout.
+    pub(crate) waits_for_coordinators: bool,
     /// Grows with every event that may have cost shards.
     pub(crate) doubts: u64,
     /// `doubts` when the last complete inventory began; `None` before the first.
@@ -232,7 +233,7 @@ impl Shared {
             phase: Phase::Scanning,
             inventory_wanted: true,
             inventory_not_before_ms: 0,
-            waits_for_fence: false,
+            waits_for_coordinators: false,
             doubts: 0,
             doubts_settled: None,
             scanned_ms: 0,
@@ -288,9 +289,7 @@ impl Shared {
 
     /// Which backends answer, by the last report and what was found since.
     pub(crate) fn reach(&self) -> Reach {
-        let now_ms = self.now_ms();
-        let mut health = self.health.lock();
-        health.distrusted.retain(|_, until| *until > now_ms);
+        let health = self.health.lock();
         let mut reach = Reach::new(health.statuses.iter().map(|s| (s.id, s.health)));
         for backend in health.distrusted.keys() {
             reach.distrust(*backend);
