@@ -10,7 +10,7 @@ export HOLDFAST_BIN := $(BIN)/holdfast
 export HOLDFAST_BENCH_BIN := $(BIN)/holdfast-bench
 export HOLDFAST_CLIENTS := $(TARGET)/clients
 
-.PHONY: help setup setup-clients setup-hosts build run test format clippy unit e2e soak sim bench bench-s3 bench-limits bench-codec \
+.PHONY: help setup setup-clients setup-hosts build run test format clippy unit e2e soak sim bench bench-s3 bench-three bench-limits bench-codec \
 	demo demo-cluster clean-data
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make demo        1 GiB of real files in, two disks lost, repaired, two others lost, files back and compared"
 	@echo "make demo-cluster  three nodes on this machine, each killed under load and back; every acknowledged byte compared"
 	@echo "make bench-s3    our store and the peers that are running, interleaved, with ratios (docs/benchmarks.md)"
+	@echo "make bench-three three nodes of ours beside the peers that survive the loss of one (docs/benchmarks.md)"
 	@echo "make bench-limits  memory of many uploads, bytes on disk of small objects, pages of a long listing"
 	@echo "make bench-codec the codec and its peers (ISA-L, reed-solomon-erasure, ...) on one core (docs/benchmarks/codec.md)"
 
@@ -74,6 +75,9 @@ bench: bench-s3 bench-limits
 
 bench-s3: build
 	bench/compare
+
+bench-three: build
+	bench/three-nodes
 
 bench-limits: build
 	bench/limits

@@ -93,6 +93,8 @@ rpcs! {
     ConsensusPing = 40, Consensus, Admits::Only(Role::Coordinator);
     /// Raft: entries.
     RaftAppend = 41, Consensus, Admits::Only(Role::Coordinator);
+    /// Raft: heartbeats of many groups.
+    RaftBeats = 50, Consensus, Admits::Only(Role::Coordinator);
     /// Raft: a vote, also a pre-vote.
     RaftVote = 42, Consensus, Admits::Only(Role::Coordinator);
     /// Raft: a snapshot's files.
@@ -164,6 +166,7 @@ mod tests {
             | Rpc::FaultSet
             | Rpc::ConsensusPing
             | Rpc::RaftAppend
+            | Rpc::RaftBeats
             | Rpc::RaftVote
             | Rpc::RaftSnapshot
             | Rpc::RaftTransfer

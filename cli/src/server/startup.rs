@@ -25,7 +25,7 @@ use holdfast_coordinator::layout::Layout;
 use holdfast_coordinator::leader::{Leader, LeaderView};
 use holdfast_coordinator::maintenance::{MaintenanceOptions, MaintenanceParts, ServerFacts, keep};
 use holdfast_coordinator::membership::{MembershipService, Renewals};
-use holdfast_coordinator::metadata::{ClusterMap, Metadata, MetadataFiles, MetadataStore, NodeOptions};
+use holdfast_coordinator::metadata::{ClusterMap, METADATA_RPCS, Metadata, MetadataFiles, MetadataStore, NodeOptions};
 use holdfast_coordinator::object_path::{ObjectPath, ObjectPathOptions};
 use holdfast_coordinator::peers::{ClusterActivity, HintRelay, PeerService};
 use holdfast_coordinator::runtime::{ClusterNodes, ClusterNodesOptions};
@@ -53,16 +53,6 @@ const MAP_WAIT: Duration = Duration::from_millis(200);
 /// How often it is said that the map has not come.
 const MAP_COMPLAINT: Duration = Duration::from_secs(10);
 
-/// What the consensus plane asks of the metadata.
-const METADATA_RPCS: &[Rpc] = &[
-    Rpc::RaftAppend,
-    Rpc::RaftVote,
-    Rpc::RaftSnapshot,
-    Rpc::RaftTransfer,
-    Rpc::Propose,
-    Rpc::ReadIndex,
-    Rpc::MetadataRead,
-];
 /// What the control plane asks of membership.
 const MEMBERSHIP_RPCS: &[Rpc] = &[Rpc::Join, Rpc::Renew, Rpc::ClusterMap, Rpc::Announce];
 

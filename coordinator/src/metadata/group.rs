@@ -5,6 +5,7 @@ use super::api::{MetadataError, MetadataResult};
 use super::bounds::Bounds;
 use super::command::{Command, Reply};
 use super::consensus::{Consensus, MemberChange, Members, Ordered};
+use super::heartbeats::Heartbeats;
 use super::kv::KvResult;
 use super::log_store::{GroupLog, LogDatabase};
 use super::network::{Hush, Lineage, Network};
@@ -27,6 +28,8 @@ use std::time::Duration;
 
 /// A leader tells its followers that often that it is there.
 const HEARTBEAT_MS: u64 = 300;
+/// The same.
+pub(super) const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS);
 /// A follower that hears nothing for the longer of these, and then a random time between them, calls an election: at
 /// most 2.4 s after a leader's end, so that with the election itself writes go on within 3 s.
 const ELECTION_TIMEOUT_MS: (u64, u64) = (800, 1_200);
@@ -54,6 +57,7 @@ pub(super) struct GroupParts {
     pub(super) me: u64,
     pub(super) log: Arc<LogDatabase>,
     pub(super) transport: Arc<dyn Transport>,
+    pub(super) heartbeats: Arc<Heartbeats>,
 }
 
 /// A group, running.
@@ -86,11 +90,18 @@ impl Group {
         state.check_reaches(group_log.purged()).map_err(|e| unavailable(e.to_string()))?;
         let own_log = group_log.clone();
         let hush = Arc::new(Hush::default());
-        let network = Network { transport: parts.transport.clone(), lineage: state.clone(), hush: hush.clone() };
+        let network = Network {
+            transport: parts.transport.clone(),
+            heartbeats: parts.heartbeats.clone(),
+            lineage: state.clone(),
+            hush: hush.clone(),
+        };
         let machine = StateMachine::new(state.clone());
         let config = Arc::new(config(number).validate().map_err(|e| unavailable(e.to_string()))?);
         let raft = Raft::new(parts.me, config, network, group_log, machine);
         let raft = raft.await.map_err(|e| unavailable(e.to_string()))?;
+        // All groups beat in step (`heartbeats.rs`).
+        raft.runtime_config().heartbeat(false);
         let (me, log, has_lost_answers) = (parts.me, parts.log.clone(), AtomicBool::new(false));
         let group = Self {
             number,
@@ -232,6 +243,17 @@ impl Group {
         let snapshot = Snapshot { meta, snapshot: SnapshotSource::Staged(staged) };
         let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(|e| e.to_string())?;
         Ok(answer.vote)
+    }
+
+    /// Whether this node leads it and has somebody to tell.
+    pub(super) fn leads_others(&self) -> bool {
+        self.raft.is_leader() && !self.state.is_lone()
+    }
+
+    /// Tells the followers that the leader is there.
+    pub(super) async fn beat(&self) {
+        // It fails only once the group has stopped.
+        let _ = self.raft.trigger().heartbeat().await;
     }
 
     /// Whether this node is the only voter: by what it has applied, and by the newest members its log names. After a

@@ -1,6 +1,7 @@
 //! Raft's messages of one group to one peer, over the transport. Timeouts are openraft's; the transport gives up at them.
 
 use super::entry::encode_entry;
+use super::heartbeats::Heartbeats;
 use super::raft_types::{LogId, SnapshotMeta, TypeConfig, Vote};
 use super::snapshot::SnapshotSource;
 use super::wire::{
@@ -40,6 +41,7 @@ pub(super) trait Lineage: Send + Sync + 'static {
 #[derive(Clone)]
 pub(super) struct Network {
     pub(super) transport: Arc<dyn Transport>,
+    pub(super) heartbeats: Arc<Heartbeats>,
     pub(super) lineage: Arc<dyn Lineage>,
     pub(super) hush: Arc<Hush>,
 }
@@ -65,13 +67,19 @@ impl Hush {
 pub(super) struct Peer {
     network: Network,
     target: NodeId,
+    /// Only heartbeats go this way.
+    beats: bool,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, _: &BasicNode) -> Peer {
-        Peer { network: self.clone(), target: NodeId(target) }
+        Peer { network: self.clone(), target: NodeId(target), beats: false }
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, _: &BasicNode) -> Peer {
+        Peer { network: self.clone(), target: NodeId(target), beats: true }
     }
 }
 
@@ -169,8 +177,12 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             lengths: body.iter().map(|entry| u32::try_from(entry.len()).unwrap_or(u32::MAX)).collect(),
         };
         let is_part = body.len() < request.entries.len();
-        let frame = Frame { head: head(&call), body };
-        let reply: AppendReply = self.call(Rpc::RaftAppend, frame, option.soft_ttl()).await?;
+        let reply: AppendReply = if self.beats && request.entries.is_empty() {
+            self.network.heartbeats.send(self.target, call).await.map_err(unreachable)?
+        } else {
+            let frame = Frame { head: head(&call), body };
+            self.call(Rpc::RaftAppend, frame, option.soft_ttl()).await?
+        };
         match reply.response().map_err(unreachable)? {
             AppendEntriesResponse::Success if is_part => Ok(AppendEntriesResponse::PartialSuccess(last)),
             other => Ok(other),

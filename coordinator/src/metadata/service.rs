@@ -12,17 +12,33 @@ use super::raft_types::{Entry, LogId, TypeConfig, Vote};
 use super::snapshot::Staged;
 use super::store::Inner;
 use super::wire::{
-    Append, AppendReply, GroupCall, GroupOutcome, GroupReply, Nothing, PlainReply, SnapshotBegin, SnapshotReply,
-    SnapshotRows, Transfer, VoteCall, VoteReply, head,
+    Append, AppendReply, Beats, BeatsReply, GroupCall, GroupOutcome, GroupReply, Nothing, PlainReply, SnapshotBegin,
+    SnapshotReply, SnapshotRows, Transfer, VoteCall, VoteReply, head,
 };
 use super::wire_answer::WireAnswer;
 use bytes::{Buf, Bytes};
+use futures::future::join_all;
 use holdfast_proto::rpc::Rpc;
 use holdfast_transport::{Call, Channel, Frame, Service, TransportError};
 use openraft::raft::TransferLeaderRequest;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use prost::Message;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// What the consensus plane asks of the metadata.
+pub const METADATA_RPCS: &[Rpc] = &[
+    Rpc::RaftAppend,
+    Rpc::RaftBeats,
+    Rpc::RaftVote,
+    Rpc::RaftSnapshot,
+    Rpc::RaftTransfer,
+    Rpc::Propose,
+    Rpc::ReadIndex,
+    Rpc::MetadataRead,
+];
+/// A group that does not answer a heartbeat for so long is busy: the answer to the others is not held up for it.
+const BEAT_LIMIT: Duration = Duration::from_millis(100);
 
 /// Serves the consensus plane for a store. Ends with it: calls after its end are refused.
 pub struct ConsensusService {
@@ -42,6 +58,7 @@ impl Service for ConsensusService {
         let Some(first) = channel.receive().await? else { return Err(malformed("no frame")) };
         let reply = match call.rpc {
             Rpc::RaftAppend => append(&inner, first).await?,
+            Rpc::RaftBeats => beats(&inner, first).await?,
             Rpc::RaftVote => vote(&inner, first).await?,
             Rpc::RaftTransfer => transfer(&inner, first).await?,
             Rpc::RaftSnapshot => snapshot(&inner, first, channel.as_mut()).await?,
@@ -65,20 +82,37 @@ fn decoded<M: Message + Default>(frame: &Frame) -> Result<M, TransportError> {
 
 async fn append(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
     let call: Append = decoded(&frame)?;
+    let entries = entries(&call.lengths, frame.body)?;
+    Ok(head(&take_append(inner, call, entries).await))
+}
+
+/// Heartbeats of many groups. Each has its turn whatever the others do, and one that is slow keeps no other waiting long.
+async fn beats(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
+    let call: Beats = decoded(&frame)?;
+    if call.beats.iter().any(|beat| !beat.lengths.is_empty()) {
+        return Err(malformed("a heartbeat with entries"));
+    }
+    let replies = join_all(call.beats.into_iter().map(|beat| async move {
+        let taken = tokio::time::timeout(BEAT_LIMIT, take_append(inner, beat, Vec::new())).await;
+        taken.unwrap_or_else(|_| AppendReply::failed("the group is busy".to_owned()))
+    }));
+    Ok(head(&BeatsReply { replies: replies.await }))
+}
+
+async fn take_append(inner: &Inner, call: Append, entries: Vec<Entry>) -> AppendReply {
     let request = AppendEntriesRequest {
         vote: call.vote.into(),
         prev_log_id: call.previous.map(LogId::from),
-        entries: entries(&call.lengths, frame.body)?,
+        entries,
         leader_commit: call.committed.map(LogId::from),
     };
-    let reply = match inner.groups.for_message(&call.group).await {
+    match inner.groups.for_message(&call.group).await {
         Ok(group) => match take_entries(inner, &group, request).await {
             Ok(response) => AppendReply::of(&response),
             Err(reason) => AppendReply::failed(reason),
         },
         Err(error) => AppendReply::failed(error.to_string()),
-    };
-    Ok(head(&reply))
+    }
 }
 
 async fn take_entries(

@@ -9,6 +9,7 @@ use super::command::{self, Kind, Reply};
 use super::consensus::Consensus;
 use super::group::{Beginning, GroupParts, done};
 use super::groups::Groups;
+use super::heartbeats::{Heartbeats, beat};
 use super::keys;
 use super::kv::KvResult;
 use super::log_store::LogDatabase;
@@ -129,6 +130,8 @@ pub(super) struct Inner {
     silent: Silent,
     /// Nodes told by `set_nodes`; else those of the cluster map count.
     pub(super) nodes: RwLock<Vec<NodeRecord>>,
+    /// The cluster map, and how far the root group had applied when it was read.
+    pub(super) known_map: Mutex<Option<(u64, Arc<ClusterMap>)>>,
     pub(super) turn: AtomicU64,
     room: Option<Room>,
     range_bytes_max: u64,
@@ -181,7 +184,8 @@ impl MetadataStore {
         let opening = log.count_opening().await;
         let opening = opening.map_err(|e| MetadataError::Unavailable { reason: format!("open the log: {e}") })?;
         let cache = Arc::new(RwLock::new(RootCache::default()));
-        let parts = GroupParts { me: node.0, log: log.clone(), transport: transport.clone() };
+        let heartbeats = Arc::new(Heartbeats::new(transport.clone()));
+        let parts = GroupParts { me: node.0, log: log.clone(), transport: transport.clone(), heartbeats };
         let groups = Groups::new(parts, state.clone(), cache.clone());
         let inner = Arc::new_cyclic(|weak: &Weak<Inner>| Inner {
             cluster,
@@ -199,6 +203,7 @@ impl MetadataStore {
             rounds: AllRounds::default(),
             silent: Silent::default(),
             nodes: RwLock::default(),
+            known_map: Mutex::default(),
             turn: AtomicU64::new(0),
             room,
             range_bytes_max: range_bytes_max.unwrap_or(RANGE_BYTES_MAX),
@@ -212,6 +217,7 @@ impl MetadataStore {
         }
         let weak = Arc::downgrade(&store.inner);
         let tasks = [
+            tokio::spawn(beat(weak.clone())),
             tokio::spawn(flush_loop(weak.clone())),
             tokio::spawn(open_loop(weak.clone())),
             tokio::spawn(keeper::keep(weak.clone())),

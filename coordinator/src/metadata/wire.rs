@@ -63,6 +63,20 @@ pub(super) struct AppendReply {
     pub(super) outcome: Option<AppendOutcome>,
 }
 
+/// `RaftBeats`: heartbeats, each an append without entries, of as many groups.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Beats {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) beats: Vec<Append>,
+}
+
+/// What became of each, in their order.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct BeatsReply {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) replies: Vec<AppendReply>,
+}
+
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub(super) enum AppendOutcome {
     #[prost(message, tag = "1")]

@@ -12,7 +12,9 @@ use crate::world::World;
 use holdfast_coordinator::layout::Layout;
 use holdfast_coordinator::leader::{Leader, LeaderView};
 use holdfast_coordinator::maintenance::{KeptView, MaintenanceOptions, MaintenanceParts, keep};
-use holdfast_coordinator::metadata::{ClusterMap, Metadata, MetadataFiles, MetadataStore, NodeOptions, SimulatedDisk};
+use holdfast_coordinator::metadata::{
+    ClusterMap, METADATA_RPCS, Metadata, MetadataFiles, MetadataStore, NodeOptions, SimulatedDisk,
+};
 use holdfast_coordinator::object_path::{ObjectPath, ObjectPathOptions};
 use holdfast_coordinator::peers::{ClusterActivity, HintRelay, PeerService};
 use holdfast_coordinator::runtime::{ClusterNodes, ClusterNodesOptions};
@@ -42,16 +44,6 @@ const MAP_WAIT: Duration = Duration::from_millis(200);
 const SEGMENT_BYTES: u64 = 24 << 10;
 /// Scrub finds rot within a run: in a server every two weeks.
 const SCRUB_PERIOD: Duration = Duration::from_secs(5 * 60);
-
-const METADATA_RPCS: &[Rpc] = &[
-    Rpc::RaftAppend,
-    Rpc::RaftVote,
-    Rpc::RaftSnapshot,
-    Rpc::RaftTransfer,
-    Rpc::Propose,
-    Rpc::ReadIndex,
-    Rpc::MetadataRead,
-];
 
 /// What outlives a node's processes.
 pub struct Node {

@@ -10,6 +10,7 @@ use super::super::group::Group;
 use super::super::state;
 use super::super::voters::{Candidate, VOTERS_MAX, Wish, is_deaf, plan, range_voters_max, voter_count};
 use super::{FIRST_RANGE, Inner, MetadataStore, ROOT};
+use holdfast_placement::Promise;
 use holdfast_proto::cluster::{NodeIntent, NodeRecord, Role};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -38,8 +39,8 @@ pub(super) async fn keep(inner: Weak<Inner>) {
         tokio::time::sleep(PERIOD).await;
         let Some(inner) = inner.upgrade() else { return };
         let map = inner.map_here();
-        let candidates = inner.candidates(map.as_ref());
-        let range_voters = range_voters_max(&map.map(|map| map.promise).unwrap_or_default());
+        let candidates = inner.candidates(map.as_deref());
+        let range_voters = voters_of_ranges(map.as_deref());
         keep_silent_if_deaf(&inner, &mut silenced);
         for group in inner.groups.all() {
             let is_root = group.number() == ROOT;
@@ -146,6 +147,11 @@ async fn carry_on(inner: &Arc<Inner>) {
     }
 }
 
+/// Voters of each range, at most.
+fn voters_of_ranges(map: Option<&ClusterMap>) -> usize {
+    range_voters_max(map.map_or(&Promise::default(), |map| &map.promise))
+}
+
 impl Inner {
     /// The coordinators: as told by `set_nodes`, else by the cluster map.
     fn candidates(&self, map: Option<&ClusterMap>) -> Vec<Candidate> {
@@ -165,22 +171,30 @@ impl Inner {
     /// How many nodes can lead a range.
     pub(super) fn coordinators(&self) -> usize {
         let map = self.map_here();
-        self.candidates(map.as_ref()).iter().filter(|candidate| candidate.is_staying).count().max(1)
+        self.candidates(map.as_deref()).iter().filter(|candidate| candidate.is_staying).count().max(1)
     }
 
     /// How many voters the root group and each range should have, as many coordinators as there are.
     pub(super) fn wanted_voters(&self) -> (usize, usize) {
         let map = self.map_here();
-        let staying = self.candidates(map.as_ref()).iter().filter(|candidate| candidate.is_staying).count();
-        let of_range = range_voters_max(&map.map(|map| map.promise).unwrap_or_default());
+        let staying = self.candidates(map.as_deref()).iter().filter(|candidate| candidate.is_staying).count();
+        let of_range = voters_of_ranges(map.as_deref());
         (voter_count(staying, VOTERS_MAX), voter_count(staying, of_range))
     }
 
-    /// The cluster map as this node's copy of the root group has it.
-    fn map_here(&self) -> Option<ClusterMap> {
-        state::cluster_map_row(self.state.as_ref()).unwrap_or_else(|error| {
+    /// The cluster map as this node's copy of the root group has it; read anew once that has applied more.
+    fn map_here(&self) -> Option<Arc<ClusterMap>> {
+        let applied = self.groups.get(ROOT)?.state().applied_index();
+        let mut known = self.known_map.lock();
+        if let Some((_, map)) = known.as_ref().filter(|(at, _)| *at == applied) {
+            return Some(map.clone());
+        }
+        let read = state::cluster_map_row(self.state.as_ref()).unwrap_or_else(|error| {
             tracing::warn!(%error, "read the cluster map");
             None
-        })
+        });
+        let map = Arc::new(read?);
+        *known = Some((applied, map.clone()));
+        Some(map)
     }
 }
