@@ -494,6 +494,20 @@ pub(super) struct FakeRebuilder {
     pub(super) is_silent: AtomicBool,
 }
 
+impl FakeRebuilder {
+    pub(super) fn new(node: &FakeNode, layout: &crate::layout::Layout) -> Arc<Self> {
+        Arc::new(Self {
+            node: node.clone(),
+            layout: layout.clone(),
+            in_flight: Mutex::new(HashSet::new()),
+            being_read: Mutex::new(HashSet::new()),
+            rebuilt: AtomicU64::new(0),
+            oldest_epoch: Mutex::new(None),
+            is_silent: AtomicBool::new(false),
+        })
+    }
+}
+
 #[async_trait]
 impl ShardRebuilder for FakeRebuilder {
     async fn rebuild(

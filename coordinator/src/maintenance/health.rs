@@ -54,12 +54,10 @@ pub(crate) async fn check(shared: &Shared) {
     let report: Vec<_> = statuses.iter().map(|s| (s.id, s.health)).collect();
     let (transitions, is_trusted_again) = {
         let mut health = shared.health.lock();
-        let left_out = health.distrusted.len();
-        health.distrusted.retain(|_, until| *until > now_ms);
-        let is_trusted_again = health.distrusted.len() < left_out;
+        let is_trusted_again = health.distrust.lapse(now_ms);
         let transitions = health.clock.handle_report(&report, now_ms);
         for transition in &transitions {
-            health.distrusted.remove(&transition.backend);
+            health.distrust.forget(transition.backend);
         }
         health.statuses = statuses;
         (transitions, is_trusted_again)

@@ -9,9 +9,6 @@ use holdfast_proto::cluster::{NodeIntent, NodeRecord};
 use holdfast_proto::layout_admin::{Mode, StopVerdict};
 use holdfast_proto::node::BackendHealth;
 use holdfast_proto::{BackendId, BucketId, Epoch, ErrorKind, SegmentId, ShardId, Slot, VersionId};
-use parking_lot::Mutex;
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -63,15 +60,7 @@ pub(super) fn cluster(nodes: u64, per_node: u8, before: impl FnOnce(&FakeNode, &
     before(&node, &mut map);
     *metadata.map.lock() = Some(map.clone());
     let layout = Layout::new(map);
-    let rebuilder = Arc::new(FakeRebuilder {
-        node: node.clone(),
-        layout: layout.clone(),
-        in_flight: Mutex::new(HashSet::new()),
-        being_read: Mutex::new(HashSet::new()),
-        rebuilt: AtomicU64::new(0),
-        oldest_epoch: Mutex::new(None),
-        is_silent: AtomicBool::new(false),
-    });
+    let rebuilder = FakeRebuilder::new(&node, &layout);
     let parts = MaintenanceParts {
         metadata: metadata.clone(),
         node: Arc::new(node.clone()),

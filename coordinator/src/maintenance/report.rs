@@ -142,13 +142,23 @@ async fn unproven_while_moving(shared: &Shared, map: &Arc<ClusterMap>, reach: &R
     if !map.table.pgs.iter().any(Pg::is_moving) {
         return Vec::new();
     }
-    let (candidates, map, reach) = (candidates_for(shared, map), map.clone(), reach.clone());
-    let judged = tokio::task::spawn_blocking(move || scenarios_now(&map, &candidates, &reach)).await;
-    let scenarios = match judged {
-        Ok(Ok(scenarios)) => scenarios,
-        Ok(Err(error)) => return vec![format!("the promise cannot be judged while shards are on their way: {error}")],
+    // Whoever asks meanwhile waits for this proof and makes none of his own.
+    let mut known = shared.unproven.lock().await;
+    if let Some((_, _, found)) = known.as_ref().filter(|(epoch, with, _)| (*epoch, with) == (map.table.epoch, reach)) {
+        return found.clone();
+    }
+    let (candidates, judged_map, with) = (candidates_for(shared, map), map.clone(), reach.clone());
+    let judged = tokio::task::spawn_blocking(move || scenarios_now(&judged_map, &candidates, &with)).await;
+    let found = match judged {
+        Ok(Ok(scenarios)) => sentences(scenarios),
+        Ok(Err(error)) => vec![format!("the promise cannot be judged while shards are on their way: {error}")],
         Err(error) => return vec![format!("the promise was not judged while shards are on their way: {error}")],
     };
+    *known = Some((map.table.epoch, reach.clone(), found.clone()));
+    found
+}
+
+fn sentences(scenarios: Vec<ScenarioView>) -> Vec<String> {
     let sentence = |broken: ScenarioView| {
         format!(
             "{} is not promised before shards that are on their way are in place ({}); holdfast rebalance status tells how far \
@@ -190,7 +200,7 @@ pub(super) async fn wait_for_inventory(shared: &Shared) {
 fn findings(shared: &Shared, backends: &[BackendView], repair: &RepairStatus, evidence: Evidence) -> Vec<String> {
     let mut found: Vec<String> =
         backends.iter().filter_map(|b| backend_finding(shared, b)).take(FINDINGS_MAX).collect();
-    let unlisted: BTreeSet<BackendId> = shared.health.lock().distrusted.keys().copied().collect();
+    let unlisted: BTreeSet<BackendId> = shared.health.lock().distrust.left_out().collect();
     let state = shared.repair.lock();
     let below = state.margins.below(evidence.target);
     if let Some(lost) = repair.margins.iter().find(|r| r.margin < 0 && r.segments > 0) {
@@ -213,7 +223,7 @@ fn findings(shared: &Shared, backends: &[BackendView], repair: &RepairStatus, ev
     }
     for (backend, segments) in &state.blocked {
         let why = match unlisted.contains(backend) {
-            true => "whose shards could not be listed; it is tried again within half a minute",
+            true => "whose shards could not be listed; it is tried again in seconds, in minutes if that fails too",
             false => "which takes no writes now",
         };
         let name = shared.backend_name(*backend);

@@ -121,6 +121,7 @@ async fn try_inventory(shared: &Arc<Shared>) -> Result<(), ScanEnd> {
     let (epoch, is_fenced) = (scan.map.table.epoch, scan.is_fenced);
     let is_moving = !settled.is_empty() || node_admin::is_anything_leaving(&scan.map);
     let waits_for_coordinators = (is_moving && !is_fenced) || scan.is_sweep_cut_off;
+    shared.health.lock().distrust.handle_inventory(|backend| scan.reach.can_read(backend));
     publish(shared, scan, doubts);
     shared.repair.lock().waits_for_coordinators = waits_for_coordinators;
     if is_fenced {

@@ -10,7 +10,7 @@ use crate::layout::Layout;
 use crate::metadata::{Holds, Metadata};
 use crate::object_path::{Activity, ObjectError, ObjectPath, RebuildContext};
 use crate::rebalance::Pace;
-use crate::repair::{LossClock, MarginTable, Reach, RepairQueue, WorkItem};
+use crate::repair::{Distrust, LossClock, MarginTable, Reach, RepairQueue, WorkItem};
 use crate::surroundings::Surroundings;
 use async_trait::async_trait;
 use holdfast_proto::admin::{RepairStatus, ScrubStatus};
@@ -28,8 +28,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Reasons shown of failures; the rest is only counted.
 const REASONS_MAX: usize = 10;
-/// How long a backend whose listing failed is left out of inventories, unless its health changes before.
-const DISTRUST_MS: u64 = 30_000;
 /// How long a report of what is under way serves for segments that had long begun when it was taken.
 const RECENT_MS: u64 = 1_000;
 /// How far before the report such a segment must have begun, by the clock of the coordinator that named it.
@@ -168,8 +166,8 @@ pub(crate) struct RepairState {
 pub(crate) struct HealthState {
     pub(crate) statuses: Vec<BackendStatus>,
     pub(crate) clock: LossClock,
-    /// Backends whose listing failed, and until when they are left out.
-    pub(crate) distrusted: BTreeMap<BackendId, u64>,
+    /// Backends whose listing failed.
+    pub(crate) distrust: Distrust,
     /// Roles the layout was last planned for.
     pub(crate) planned: BTreeMap<BackendId, holdfast_placement::CandidateRole>,
 }
@@ -209,6 +207,9 @@ pub(crate) struct Shared {
     pub(crate) options: MaintenanceOptions,
     pub(crate) repair: Mutex<RepairState>,
     pub(crate) health: Mutex<HealthState>,
+    /// What of the promise was found unproven by which map and with which backends answering: a proof for a question that
+    /// many may ask at once.
+    pub(crate) unproven: tokio::sync::Mutex<Option<(Epoch, Reach, Vec<String>)>>,
     pub(crate) scrub: Mutex<ScrubState>,
     /// Garbage that waits for reads that had begun: not orphans yet.
     pub(crate) garbage_waiting: Mutex<HashSet<SegmentId>>,
@@ -252,7 +253,7 @@ impl Shared {
         let health = HealthState {
             statuses: Vec::new(),
             clock: LossClock::new(as_ms(options.missing_grace)),
-            distrusted: BTreeMap::new(),
+            distrust: Distrust::default(),
             planned: BTreeMap::new(),
         };
         Self {
@@ -264,6 +265,7 @@ impl Shared {
             recent_writing: tokio::sync::Mutex::new((0, None)),
             repair: Mutex::new(repair),
             health: Mutex::new(health),
+            unproven: tokio::sync::Mutex::default(),
             scrub: Mutex::new(ScrubState::default()),
             garbage_waiting: Mutex::new(HashSet::new()),
             wake: Notify::new(),
@@ -291,8 +293,8 @@ impl Shared {
     pub(crate) fn reach(&self) -> Reach {
         let health = self.health.lock();
         let mut reach = Reach::new(health.statuses.iter().map(|s| (s.id, s.health)));
-        for backend in health.distrusted.keys() {
-            reach.distrust(*backend);
+        for backend in health.distrust.left_out() {
+            reach.distrust(backend);
         }
         reach
     }
@@ -334,8 +336,8 @@ impl Shared {
 
     /// Leaves a backend out of inventories for a while.
     pub(crate) fn distrust(&self, backend: BackendId) {
-        let until = self.now_ms() + DISTRUST_MS;
-        self.health.lock().distrusted.insert(backend, until);
+        let now_ms = self.now_ms();
+        self.health.lock().distrust.begin(backend, now_ms);
     }
 
     /// A backend's name for people.

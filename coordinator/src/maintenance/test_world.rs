@@ -7,9 +7,6 @@ use holdfast_proto::admin::BackendIntent;
 use holdfast_proto::manifest::Segment;
 use holdfast_proto::pg_table::{Pg, PgTable};
 use holdfast_proto::{BackendId, BucketId, Epoch, NodeId, SegmentId, ShardId, Slot, VersionId};
-use parking_lot::Mutex;
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 pub(super) const PG_COUNT: u32 = 8;
@@ -74,15 +71,7 @@ pub(super) async fn world(
     let metadata = Arc::new(FakeMetadata::default());
     *metadata.map.lock() = Some(map.clone());
     let layout = Layout::new(map);
-    let rebuilder = Arc::new(FakeRebuilder {
-        node: node.clone(),
-        layout: layout.clone(),
-        in_flight: Mutex::new(HashSet::new()),
-        being_read: Mutex::new(HashSet::new()),
-        rebuilt: AtomicU64::new(0),
-        oldest_epoch: Mutex::new(None),
-        is_silent: AtomicBool::new(false),
-    });
+    let rebuilder = FakeRebuilder::new(&node, &layout);
     let (hints, receiver) = mpsc::channel(1024);
     let parts = || MaintenanceParts {
         metadata: metadata.clone(),

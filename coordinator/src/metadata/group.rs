@@ -245,9 +245,12 @@ impl Group {
         Ok(answer.vote)
     }
 
-    /// Whether this node leads it and has somebody to tell.
+    /// Whether this node leads it and has somebody to tell: voters, or learners alone.
     pub(super) fn leads_others(&self) -> bool {
-        self.raft.is_leader() && !self.state.is_lone()
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let is_other = |node: &u64| *node != self.me;
+        metrics.state.is_leader() && metrics.membership_config.membership().nodes().any(|(node, _)| is_other(node))
     }
 
     /// Tells the followers that the leader is there.

@@ -148,11 +148,9 @@ impl Groups {
         Ok(group)
     }
 
-    /// The group that a message of another node is for; made, empty, if it is not here. What it lacks will be sent.
-    pub(super) async fn for_message(&self, wire: &WireGroup) -> MetadataResult<Arc<Group>> {
-        if let Some(running) = self.get(wire.group) {
-            return Ok(running);
-        }
+    /// Makes the group that a message of another node is for, empty; what it lacks will be sent. Not to be given up midway: a
+    /// group that was half opened would go on beside the next one, on the same log.
+    pub(super) async fn open_for_message(&self, wire: &WireGroup) -> MetadataResult<Arc<Group>> {
         self.check_first_key(wire)?;
         self.open(wire.group, Beginning::Elsewhere).await
     }

@@ -23,8 +23,9 @@ use tokio::time::{MissedTickBehavior, timeout};
 
 /// How often others are let go first, so that what they hand over goes along: nothing where nobody else is ready.
 const YIELDS: usize = 3;
-/// Heartbeats of one message: a head holds some ten times as many.
-const BEATS_MAX: usize = 1_024;
+/// Heartbeats of one message: with the longest keys as bounds of each range some 2 MiB, half of what a head holds. More in one
+/// are refused.
+pub(super) const BEATS_MAX: usize = 1_024;
 
 /// Gathers what is to be sent to each peer.
 pub(super) struct Heartbeats {
@@ -63,20 +64,25 @@ impl Heartbeats {
             tokio::task::yield_now().await;
         }
         let mut waiting = self.waiting.lock().remove(&to).unwrap_or_default();
+        let mut messages = Vec::new();
         while !waiting.is_empty() {
             let rest = waiting.split_off(waiting.len().min(BEATS_MAX));
-            let (beats, answers): (Vec<_>, Vec<_>) = waiting.into_iter().map(|w| (w.beat, w.answer)).unzip();
-            let replies = self.call(to, beats).await;
-            let mut replies = replies.map(Vec::into_iter);
-            for answer in answers {
-                let reply = match &mut replies {
-                    Ok(replies) => replies.next().ok_or_else(|| format!("node {to} left a heartbeat unanswered")),
-                    Err(reason) => Err(reason.clone()),
-                };
-                // Who has given up waiting is not told.
-                let _ = answer.send(reply);
-            }
+            messages.push(self.send_one(to, waiting));
             waiting = rest;
+        }
+        join_all(messages).await;
+    }
+
+    async fn send_one(&self, to: NodeId, waiting: Vec<Waiting>) {
+        let (beats, answers): (Vec<_>, Vec<_>) = waiting.into_iter().map(|w| (w.beat, w.answer)).unzip();
+        let mut replies = self.call(to, beats).await.map(Vec::into_iter);
+        for answer in answers {
+            let reply = match &mut replies {
+                Ok(replies) => replies.next().ok_or_else(|| format!("node {to} left a heartbeat unanswered")),
+                Err(reason) => Err(reason.clone()),
+            };
+            // Who has given up waiting is not told.
+            let _ = answer.send(reply);
         }
     }
 
@@ -105,7 +111,8 @@ pub(super) async fn beat(inner: Weak<Inner>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::wire::WireGroup;
+    use super::super::store::KEY_BYTES_MAX;
+    use super::super::wire::{WireGroup, WireLogId, WireVote};
     use super::*;
     use async_trait::async_trait;
     use holdfast_proto::ClusterId;
@@ -175,8 +182,21 @@ mod tests {
         sent(20).await;
         sent(1).await;
         sent(BEATS_MAX + 1).await;
-        assert_eq!(*peer.messages.lock(), [20, 1, BEATS_MAX, 1]);
+        let mut messages = peer.messages.lock().clone();
+        messages[2..].sort_unstable();
+        assert_eq!(messages, [20, 1, 1, BEATS_MAX]);
         assert!(heartbeats.waiting.lock().is_empty());
+    }
+
+    #[test]
+    fn a_full_message_fits_into_a_head() {
+        let longest = bytes::Bytes::from(vec![b'k'; KEY_BYTES_MAX + 16]);
+        let group = WireGroup { group: u32::MAX, start: longest.clone(), end: longest };
+        let id = Some(WireLogId { term: u64::MAX, node: u64::MAX, index: u64::MAX });
+        let vote = WireVote { term: u64::MAX, node: u64::MAX, committed: true };
+        let beat = Append { group, vote, previous: id, committed: id, lengths: Vec::new() };
+        let beats = Beats { beats: vec![beat; BEATS_MAX] };
+        assert!(head(&beats).len() < Frame::HEAD_BYTES_MAX, "{}", head(&beats).len());
     }
 
     #[tokio::test(start_paused = true)]

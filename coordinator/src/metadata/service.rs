@@ -6,6 +6,7 @@ use super::command::Command;
 use super::consensus::{Consensus, Ordered};
 use super::entry::decode_entry;
 use super::group::Group;
+use super::heartbeats::BEATS_MAX;
 use super::query::Found;
 use super::query_wire::{WireFound, WireQuery};
 use super::raft_types::{Entry, LogId, TypeConfig, Vote};
@@ -13,7 +14,7 @@ use super::snapshot::Staged;
 use super::store::Inner;
 use super::wire::{
     Append, AppendReply, Beats, BeatsReply, GroupCall, GroupOutcome, GroupReply, Nothing, PlainReply, SnapshotBegin,
-    SnapshotReply, SnapshotRows, Transfer, VoteCall, VoteReply, head,
+    SnapshotReply, SnapshotRows, Transfer, VoteCall, VoteReply, WireGroup, head,
 };
 use super::wire_answer::WireAnswer;
 use bytes::{Buf, Bytes};
@@ -89,8 +90,8 @@ async fn append(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
 /// Heartbeats of many groups. Each has its turn whatever the others do, and one that is slow keeps no other waiting long.
 async fn beats(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
     let call: Beats = decoded(&frame)?;
-    if call.beats.iter().any(|beat| !beat.lengths.is_empty()) {
-        return Err(malformed("a heartbeat with entries"));
+    if call.beats.len() > BEATS_MAX || call.beats.iter().any(|beat| !beat.lengths.is_empty()) {
+        return Err(malformed("too many heartbeats, or one with entries"));
     }
     let replies = join_all(call.beats.into_iter().map(|beat| async move {
         let taken = tokio::time::timeout(BEAT_LIMIT, take_append(inner, beat, Vec::new())).await;
@@ -106,7 +107,7 @@ async fn take_append(inner: &Inner, call: Append, entries: Vec<Entry>) -> Append
         entries,
         leader_commit: call.committed.map(LogId::from),
     };
-    match inner.groups.for_message(&call.group).await {
+    match group_of(inner, &call.group).await {
         Ok(group) => match take_entries(inner, &group, request).await {
             Ok(response) => AppendReply::of(&response),
             Err(reason) => AppendReply::failed(reason),
@@ -132,6 +133,19 @@ async fn take_entries(
         }
         answer
     })
+    .await
+}
+
+/// The group that a message is for; made, empty, if it is not here.
+async fn group_of(inner: &Inner, wire: &WireGroup) -> Result<Arc<Group>, String> {
+    if let Some(running) = inner.groups.get(wire.group) {
+        return Ok(running);
+    }
+    let wire = wire.clone();
+    to_the_end(
+        inner,
+        |inner| async move { inner.groups.open_for_message(&wire).await.map_err(|error| error.to_string()) },
+    )
     .await
 }
 
@@ -164,7 +178,7 @@ fn entries(lengths: &[u32], body: Vec<Bytes>) -> Result<Vec<Entry>, TransportErr
 
 async fn vote(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
     let call: VoteCall = decoded(&frame)?;
-    let answer = match inner.groups.for_message(&call.group).await {
+    let answer = match group_of(inner, &call.group).await {
         Ok(group) => group.handle_vote(call.request(), call.is_pre_vote).await,
         Err(error) => Err(error.to_string()),
     };
@@ -177,7 +191,7 @@ async fn vote(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
 async fn transfer(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
     let call: Transfer = decoded(&frame)?;
     let request = TransferLeaderRequest::new(Vote::from(call.from), call.to, call.last.map(LogId::from));
-    let answer = match inner.groups.for_message(&call.group).await {
+    let answer = match group_of(inner, &call.group).await {
         Ok(group) => group.handle_transfer(request).await,
         Err(error) => Err(error.to_string()),
     };
@@ -202,13 +216,13 @@ async fn take_snapshot(
     let number = begin.group.group;
     let meta = serde_json::from_slice(&begin.meta).map_err(|e| malformed(&e.to_string()))?;
     let told = Bounds { start: begin.group.start.clone(), end: begin.group.end.clone(), ..Bounds::default() };
-    let group = match inner.groups.for_message(&begin.group).await {
-        Ok(group) => inner.groups.check_free(number, &told).map(|()| group),
-        Err(error) => Err(error),
+    let group = match group_of(inner, &begin.group).await {
+        Ok(group) => inner.groups.check_free(number, &told).map(|()| group).map_err(|error| error.to_string()),
+        Err(reason) => Err(reason),
     };
     let group = match group {
         Ok(group) => group,
-        Err(error) => return Ok(Err(error.to_string())),
+        Err(reason) => return Ok(Err(reason)),
     };
     let staged = match stage(inner, number, channel).await? {
         Ok(staged) => staged,
@@ -320,4 +334,50 @@ async fn read(inner: &Inner, frame: Frame) -> Result<Bytes, TransportError> {
 
 fn found_reply(found: Found) -> Bytes {
     outcome(GroupOutcome::Answer(head(&WireFound::of(found))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::network::NoPeers;
+    use super::super::simulated_disk::SimulatedDisk;
+    use super::super::store::{FIRST_RANGE, MetadataFiles, MetadataStore, NodeOptions};
+    use super::*;
+    use holdfast_proto::{ClusterId, NodeId};
+
+    /// A node that has joined and that nobody has sent anything yet.
+    async fn joined() -> MetadataStore {
+        let options = NodeOptions {
+            files: MetadataFiles::Simulated(SimulatedDisk::new(Duration::from_millis(1))),
+            node: NodeId(2),
+            cluster: ClusterId([9; 16]),
+            range_bytes_max: None,
+            transport: Arc::new(NoPeers),
+        };
+        MetadataStore::join(options).await.unwrap()
+    }
+
+    /// Half opened it would go on beside the next one, on the same log.
+    #[tokio::test(start_paused = true)]
+    async fn a_group_is_opened_whole_although_the_message_it_is_opened_for_is_cut_off() {
+        let store = joined().await;
+        let wire = WireGroup { group: FIRST_RANGE, ..WireGroup::default() };
+        {
+            let opening = group_of(&store.inner, &wire);
+            let mut opening = std::pin::pin!(opening);
+            assert!(futures::poll!(&mut opening).is_pending());
+        }
+        assert!(store.inner.groups.get(FIRST_RANGE).is_none(), "cut off midway");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(store.inner.groups.get(FIRST_RANGE).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn heartbeats_beyond_a_message_or_with_entries_are_refused() {
+        let store = joined().await;
+        let asked = |list: Vec<Append>| Frame::head_only(head(&Beats { beats: list }));
+        assert!(beats(&store.inner, asked(vec![Append::default(); BEATS_MAX + 1])).await.is_err());
+        assert!(beats(&store.inner, asked(vec![Append { lengths: vec![1], ..Append::default() }])).await.is_err());
+        let answered = beats(&store.inner, asked(vec![Append::default(); 3])).await.unwrap();
+        assert_eq!(BeatsReply::decode(answered).unwrap().replies.len(), 3);
+    }
 }

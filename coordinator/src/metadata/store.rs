@@ -5,17 +5,16 @@
 //! a range is read and written from any coordinator, whether it keeps a copy of it or not (`store/routing.rs`).
 
 use super::api::*;
-use super::command::{self, Kind, Reply};
+use super::command::{Kind, Reply};
 use super::consensus::Consensus;
-use super::group::{Beginning, GroupParts, done};
+use super::group::{Beginning, GroupParts};
 use super::groups::Groups;
 use super::heartbeats::{Heartbeats, beat};
 use super::keys;
 use super::kv::KvResult;
 use super::log_store::LogDatabase;
-use super::map_change::MapChange;
 use super::network::NoPeers;
-use super::query::{Found, Query};
+use super::query::Found;
 use super::raft_machine::{RootCache, state_error};
 use super::removal;
 use super::sequences::Sequences;
@@ -26,11 +25,8 @@ use super::splitting::RANGE_BYTES_MAX;
 use super::state;
 use super::state_store::{FLUSH_BYTES, StateStore};
 use crate::leader::Leader;
-use async_trait::async_trait;
-use bytes::Bytes;
 use holdfast_proto::cluster::NodeRecord;
-use holdfast_proto::manifest::{AccessKey, Bucket, ObjectVersion, Pair, Part, Segment, Upload, Versioning};
-use holdfast_proto::{BucketId, ClusterId, Epoch, NodeId, SegmentId, VersionId};
+use holdfast_proto::{BucketId, ClusterId, NodeId};
 use holdfast_transport::Transport;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,7 +66,7 @@ const FLUSH_PERIOD: Duration = Duration::from_secs(60);
 /// How often the need to flush is looked at.
 const FLUSH_TICK: Duration = Duration::from_millis(250);
 /// Keys are at most this long.
-const KEY_BYTES_MAX: usize = 1024;
+pub(super) const KEY_BYTES_MAX: usize = 1024;
 
 /// How to open a store that is alone.
 #[derive(Clone, Debug)]

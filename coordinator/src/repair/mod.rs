@@ -5,6 +5,7 @@
 //! **Invariant:** a plan never deletes a copy of a shard unless another good copy was seen where the table wants it,
 //! and work is handed out fewest-shards-left first.
 
+pub mod distrust;
 pub mod inventory;
 pub mod loss;
 pub mod margins;
@@ -17,6 +18,7 @@ pub mod survival;
 #[cfg(test)]
 mod model_tests;
 
+pub use distrust::Distrust;
 pub use inventory::{Unowned, WindowInventory};
 pub use loss::{LossClock, Transition};
 pub use margins::MarginTable;

@@ -1,6 +1,19 @@
 //! The calls of the trait: each goes to the group that holds its key, to the root group, or to all ranges.
 
-use super::*;
+use super::super::api::*;
+use super::super::command::{self, Kind, Reply};
+use super::super::group::done;
+use super::super::keys;
+use super::super::map_change::MapChange;
+use super::super::query::{Found, Query};
+use super::super::raft_machine::state_error;
+use super::super::state;
+use super::{KEY_BYTES_MAX, MetadataStore, ROOT, unexpected, unexpected_found};
+use async_trait::async_trait;
+use bytes::Bytes;
+use holdfast_proto::manifest::{AccessKey, Bucket, ObjectVersion, Pair, Part, Segment, Upload, Versioning};
+use holdfast_proto::{BucketId, Epoch, NodeId, SegmentId, VersionId};
+use std::collections::BTreeSet;
 
 fn version_reply(reply: Reply) -> MetadataResult<ObjectVersion> {
     match reply {
